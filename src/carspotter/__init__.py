@@ -1,0 +1,81 @@
+"""carspotter: point it at a photo and it says which car that is.
+
+import carspotter
+
+spotter = carspotter.load()
+found = spotter.identify("photo.jpg")
+print(found.answer.label, found.answer.level, found.answer.confidence)
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from carspotter.errors import (
+        CarspotterError,
+        DataError,
+        ExportError,
+        MissingExtraError,
+        ModelFileError,
+        PhotoError,
+        RecipeError,
+        UsageError,
+    )
+    from carspotter.names import CarName
+    from carspotter.results import Answer, Candidate, Failure, Identification, ModelInfo
+    from carspotter.spotter import Spotter, load
+
+__version__ = metadata.version("carspotter")
+
+# Loaded when first asked for, so that `import carspotter` costs nothing that is not used.
+_HOMES = {
+    "CarspotterError": "errors",
+    "DataError": "errors",
+    "ExportError": "errors",
+    "MissingExtraError": "errors",
+    "ModelFileError": "errors",
+    "PhotoError": "errors",
+    "RecipeError": "errors",
+    "UsageError": "errors",
+    "CarName": "names",
+    "Answer": "results",
+    "Candidate": "results",
+    "Failure": "results",
+    "Identification": "results",
+    "ModelInfo": "results",
+    "Spotter": "spotter",
+    "load": "spotter",
+}
+
+__all__ = [
+    "Answer",
+    "Candidate",
+    "CarName",
+    "CarspotterError",
+    "DataError",
+    "ExportError",
+    "Failure",
+    "Identification",
+    "MissingExtraError",
+    "ModelFileError",
+    "ModelInfo",
+    "PhotoError",
+    "RecipeError",
+    "Spotter",
+    "UsageError",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'carspotter' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"carspotter.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

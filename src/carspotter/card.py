@@ -1,0 +1,134 @@
+"""The model card: all that recognition needs to know of a model, kept inside its ONNX file.
+
+The card is JSON in the metadata of the ONNX file, under `carspotter.card`. The file's last bytes are
+one more metadata entry, `carspotter.sha256`: the SHA-256 of all bytes before it. Both are ordinary
+ONNX metadata, so any tool reads the file; one that rewrites it breaks the checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from carspotter.errors import ModelFileError
+from carspotter.names import LEVELS, CarName, Level
+from carspotter.preprocess import ResizeMode
+
+CARD_KEY = "carspotter.card"
+CHECKSUM_KEY = "carspotter.sha256"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model file says of itself.
+
+    Attributes:
+        name: the model's name.
+        version: of the model.
+        classes: in the order of the logits.
+        input_size: side of the square input, in pixels.
+        resize: how pictures are brought to it.
+        mean: per channel, 0 to 1; applied inside the model.
+        std: per channel, 0 to 1; applied inside the model.
+        temperature: of the softmax.
+        thresholds: the least calibrated probability at which each level is answered.
+        trained_on: the data: layout, split, crop, counts, fingerprint.
+        accuracy: measured figures, with split and protocol.
+    """
+
+    name: str
+    version: str
+    classes: tuple[CarName, ...]
+    input_size: int
+    resize: ResizeMode
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    temperature: float
+    thresholds: Mapping[Level, float]
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The text that goes into the metadata."""
+        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, sort_keys=True)
+
+
+def parse_card(text: str, file: str) -> Card:
+    """Read a card back.
+
+    Args:
+        text: what `Card.to_json` gave.
+        file: the model file, for errors.
+
+    Raises:
+        ModelFileError: of a newer format, or not a card.
+    """
+    try:
+        values = json.loads(text)
+        version = int(values.pop("format_version"))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelFileError(f"{file}: its card cannot be read ({error})") from error
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{file}: of format {version}, this carspotter reads up to {FORMAT_VERSION}; "
+            "pip install -U carspotter"
+        )
+    try:
+        values["classes"] = tuple(CarName(**name) for name in values["classes"])
+        values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
+        card = Card(**values)
+        if set(card.thresholds) != set(LEVELS) or not card.classes or card.temperature <= 0:
+            raise ValueError("thresholds, classes or temperature are missing")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{file}: its card is not complete ({error})") from error
+    return card
+
+
+def sealed(model: bytes) -> bytes:
+    """A serialised ONNX model with its checksum behind it."""
+    return model + _trailer(hashlib.sha256(model).hexdigest())
+
+
+def unsealed(path: Path) -> tuple[bytes, str]:
+    """Read a model file and check it.
+
+    Returns:
+        The file's bytes and their SHA-256, as hex digits.
+
+    Raises:
+        ModelFileError: missing, unreadable, without a checksum, or damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such model file") from None
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error})") from error
+    length = len(_trailer("0" * 64))
+    content, trailer = memoryview(data)[:-length], data[-length:]
+    if CHECKSUM_KEY.encode() not in trailer:
+        raise ModelFileError(
+            f"{path}: not a model file of carspotter, or cut short; "
+            "make one by `carspotter export RUN --out model.onnx`"
+        )
+    digest = hashlib.sha256(content)
+    if trailer != _trailer(digest.hexdigest()):
+        raise ModelFileError(f"{path}: damaged or changed, its checksum is wrong; get it again")
+    digest.update(trailer)
+    return data, digest.hexdigest()
+
+
+def _trailer(checksum: str) -> bytes:
+    """One metadata entry in ONNX's protobuf encoding: appended to a model, it becomes part of it."""
+    entry = _field(1, CHECKSUM_KEY.encode()) + _field(2, checksum.encode())
+    return _field(14, entry)  # ModelProto.metadata_props
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field; all lengths here are below 128 and take one byte."""
+    return bytes([number << 3 | 2, len(content)]) + content

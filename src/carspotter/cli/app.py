@@ -1,0 +1,156 @@
+"""The verbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carspotter import __version__
+from carspotter.cli.needs import needs
+
+app = typer.Typer(
+    help="Point it at a photo and it says which car that is: make, model, body style, year.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Model = Annotated[
+    str | None, typer.Option("--model", help="A shipped model's name, or an ONNX file.")
+]
+Data = Annotated[Path, typer.Option("--data", help="The data set's folder.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"carspotter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def carspotter(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def identify(
+    photos: Annotated[
+        list[str], typer.Argument(help="Photos, folders, globs, or - for one photo on stdin.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many candidates to give.")] = 5,
+    model: Model = None,
+    box: Annotated[
+        str | None,
+        typer.Option(metavar="X1,Y1,X2,Y2", help="Look only here, in pixels of the upright photo."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Name the car on photos.
+
+    Example: carspotter identify holiday/ 'lot/*.jpg' --json > cars.jsonl
+
+    A photo that cannot be read gets its own error; the others are still answered, and the exit
+    code is 1.
+    """
+    from carspotter.cli.identify import run
+
+    raise typer.Exit(
+        run(
+            photos,
+            style="json" if as_json else "csv" if as_csv else "text",
+            both=as_json and as_csv,
+            top=top,
+            model=model,
+            box=box,
+            threads=threads,
+            quiet=quiet,
+        )
+    )
+
+
+@app.command()
+def models(as_json: Json = False, quiet: Quiet = False) -> None:
+    """List the models at hand.
+
+    Example: carspotter models
+    """
+    from carspotter.cli.models import run
+
+    run(as_json=as_json)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The run folder to write.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on a data set's training split.
+
+    Example: carspotter train lite0 --data stanford-cars --out runs/lite0 --set epochs=12
+    """
+    with needs("train", extra="train"):
+        from carspotter.cli.training import run_train
+    run_train(recipe, data, out, changes or [], resume=resume, quiet=quiet)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A run folder, a checkpoint, an ONNX file or a shipped name.")
+    ],
+    data: Data,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    report: Annotated[Path | None, typer.Option(help="Folder to write metrics.json into.")] = None,
+    crop: Annotated[str, typer.Option(help="whole, or box where the data has boxes.")] = "whole",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model on a labelled split.
+
+    Example: carspotter evaluate stanford-cars-lite0 --data stanford-cars --split test
+    """
+    with needs("evaluate", extra="train"):
+        from carspotter.cli.evaluate import run
+    run(model, data, split, report, crop=crop, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The run's data set, if it has moved.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make one ONNX file of a run's best checkpoint.
+
+    Example: carspotter export runs/lite0 --out lite0.onnx
+
+    The file is compared with the checkpoint on real photos; it is not written if their answers
+    differ.
+    """
+    with needs("export", extra="train"):
+        from carspotter.cli.training import run_export
+    run_export(run, out, data, as_json=as_json, quiet=quiet)

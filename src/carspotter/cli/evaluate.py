@@ -1,0 +1,146 @@
+"""`carspotter evaluate`: a model, a data set, figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from carspotter.data import Crop, DataSet, open_data_set
+from carspotter.data.index import fingerprint
+from carspotter.errors import UsageError
+from carspotter.evaluate import Metrics, Predictions, Recogniser, measure, predict
+from carspotter.files import write_text
+from carspotter.preprocess import ResizeMode
+from carspotter.spotter import load
+from carspotter.train import load_checkpoint
+from carspotter.train.progress import counting
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, whichever kind of file it came from."""
+
+    about: dict[str, str]
+    class_names: tuple[str, ...]
+    recogniser: Recogniser
+    size: int
+    resize: ResizeMode
+
+
+def load_subject(model: str) -> Subject:
+    """Load a run folder, a checkpoint, an ONNX file or a shipped model.
+
+    Raises:
+        ModelFileError: it is none of them.
+    """
+    if os.path.isdir(model) or model.endswith(".ckpt"):
+        found = load_checkpoint(Path(model))
+        about = {"name": found.recipe.name, "checkpoint": os.path.basename(model)}
+        return Subject(about, found.class_names, found.recognise, found.recipe.eval_size, "squash")
+    spotter = load(model)
+    names = tuple(name.label for name in spotter.card.classes)
+    card = spotter.card
+    return Subject(spotter.info.to_dict(), names, spotter.logits, card.input_size, card.resize)
+
+
+def run(
+    model: str,
+    data_root: Path,
+    split: str,
+    report: Path | None,
+    *,
+    crop: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure, print, and write metrics.json where a report is asked for."""
+    if crop not in ("whole", "box"):
+        raise UsageError(f"--crop {crop}: must be whole or box")
+    subject = load_subject(model)
+    data = open_data_set(data_root)
+    console = Console(stderr=True, quiet=quiet)
+    started = time.monotonic()
+    with counting("evaluating", console) as count:
+        found = predict(
+            data.split(split),
+            subject.class_names,
+            subject.recogniser,
+            size=subject.size,
+            resize=subject.resize,
+            crop=Crop(crop == "box"),
+            progress=count,
+        )
+    seconds = time.monotonic() - started
+    metrics = measure(found.logits, found.targets, subject.class_names)
+    result = _document(subject, data, split, crop, found, metrics, seconds)
+    if report is not None:
+        write_text(report / "metrics.json", json.dumps(result, indent=1) + "\n")
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _print_table(result, metrics)
+
+
+def _document(
+    subject: Subject,
+    data: DataSet,
+    split: str,
+    crop: str,
+    found: Predictions,
+    metrics: Sequence[Metrics],
+    seconds: float,
+) -> dict[str, Any]:
+    """The content of metrics.json."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": subject.about,
+        "data": {
+            "layout": data.layout,
+            "split": split,
+            "crop": crop,
+            "pictures": len(found.pictures),
+            "fingerprint": fingerprint(found.pictures),
+        },
+        "input_size": subject.size,
+        "metrics": {m.level: m.to_dict() for m in metrics},
+        "broken": found.broken,
+        "seconds": round(seconds, 1),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("carspotter", "onnxruntime", "torch")},
+        },
+    }
+
+
+def _print_table(result: dict[str, Any], metrics: Sequence[Metrics]) -> None:
+    about = result["data"]
+    table = Table(
+        title=f"{result['model']['name']} on {about['pictures']} pictures of {about['split']} "
+        f"({about['crop']} pictures, {result['input_size']} px)",
+        title_justify="left",
+    )
+    columns = ("level", "names", "top-1 %", "top-5 %", "precision %", "recall %", "F1 %")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "level" else "right")
+    for m in metrics:
+        figures = (m.top1, m.top5, m.macro_precision, m.macro_recall, m.macro_f1)
+        table.add_row(m.level, str(m.classes), *(f"{100 * figure:.2f}" for figure in figures))
+    console = Console()
+    console.print(table)
+    console.print("precision, recall and F1 are means over the names (macro)")
+    if result["broken"]:
+        console.print(f"{len(result['broken'])} pictures could not be read and do not count:")
+        for reason in result["broken"].values():
+            console.print(f"  {reason}", markup=False, highlight=False)

@@ -1,0 +1,168 @@
+"""`carspotter identify`: from arguments to printed results."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from carspotter.errors import UsageError
+from carspotter.spotter import load
+
+if TYPE_CHECKING:
+    from carspotter.photo import PhotoSource
+    from carspotter.preprocess import Box
+    from carspotter.results import Answer, Identification
+
+Style: TypeAlias = Literal["text", "json", "csv"]
+
+PHOTO_ENDINGS = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2"]
+)
+"""What is taken from a folder; a file that is named itself may have any ending."""
+
+_CSV_COLUMNS = ("photo", "level", "label", "make", "model", "body", "year", "confidence", "error")
+
+
+def run(
+    photos: Sequence[str],
+    *,
+    style: Style,
+    both: bool,
+    top: int,
+    model: str | None,
+    box: str | None,
+    threads: int | None,
+    quiet: bool,
+) -> int:
+    """Print a result for each photo; returns the exit code."""
+    if both:
+        raise UsageError("--json and --csv exclude each other")
+    if photos.count("-") > 1:
+        raise UsageError("- stands for one photo on stdin; give it once")
+    area = None if box is None else parse_box(box)
+    spotter = load(model, threads=threads)
+    show = _printer(style)
+    failed = 0
+    with _counter(quiet) as count:
+        for found in spotter.identify_many(expand(photos), top_k=top, box=area):
+            failed += found.error is not None
+            show(found)
+            count()
+    return 1 if failed else 0
+
+
+def parse_box(text: str) -> Box:
+    """Read "X1,Y1,X2,Y2".
+
+    Raises:
+        UsageError: not four whole numbers, or right of left or bottom of top are not in order.
+    """
+    try:
+        left, top, right, bottom = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--box {text}: needs four whole numbers, X1,Y1,X2,Y2") from None
+    if left >= right or top >= bottom:
+        raise UsageError(f"--box {text}: X1 must be left of X2 and Y1 above Y2")
+    return left, top, right, bottom
+
+
+def expand(photos: Iterable[str]) -> Iterator[PhotoSource]:
+    """The photos that arguments stand for, folders in order of name, as they are needed.
+
+    What leads to no photo is passed on as it is: reading it says what is wrong.
+    """
+    for argument in photos:
+        if argument == "-":
+            yield sys.stdin.buffer
+        elif os.path.isdir(argument):
+            yield from _or_itself(_in_folder(argument), argument)
+        elif os.path.lexists(argument):
+            yield argument
+        else:
+            found = (p for p in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(p))
+            yield from _or_itself(found, argument)
+
+
+def _in_folder(folder: str) -> Iterator[str]:
+    unreadable: list[str] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append(str(error.filename))
+
+    for place, folders, files in os.walk(folder, onerror=note):
+        folders.sort()
+        yield from (
+            os.path.join(place, name)
+            for name in sorted(files)
+            if Path(name).suffix.lower() in PHOTO_ENDINGS and not name.startswith(".")
+        )
+    yield from unreadable
+
+
+def _or_itself(found: Iterator[str], argument: str) -> Iterator[str]:
+    first = next(found, argument)
+    yield first
+    yield from found
+
+
+def _printer(style: Style) -> Callable[[Identification], None]:
+    if style == "json":
+        return lambda found: print(json.dumps(found.to_dict(), ensure_ascii=False), flush=True)
+    if style == "csv":
+        writer = csv.DictWriter(sys.stdout, _CSV_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        return lambda found: writer.writerow(_csv_row(found))
+    return lambda found: print("\n".join(_text(found)), flush=True)
+
+
+def _csv_row(found: Identification) -> dict[str, object]:
+    answer = {} if found.answer is None else found.answer.to_dict()
+    error = "" if found.error is None else f"{found.error.code}: {found.error.message}"
+    return {"photo": found.photo, **answer, "error": error}
+
+
+def _text(found: Identification) -> list[str]:
+    if found.answer is None:
+        assert found.error is not None
+        return [f"{found.photo}: error: {found.error.message.removeprefix(f'{found.photo}: ')}"]
+    lines = [f"{found.photo}: {_in_words(found.answer)}"]
+    for candidate in found.candidates:
+        lines.append(f"  {100 * candidate.confidence:5.1f} %  {candidate.label}")
+    return lines
+
+
+def _in_words(answer: Answer) -> str:
+    percent = f"{100 * answer.confidence:.0f} %"
+    if answer.level == "exact":
+        return f"{answer.label}, {percent}"
+    if answer.level == "model":
+        return f"{answer.label}, {percent} (body style and year are not clear)"
+    if answer.level == "make":
+        return f"{answer.label}, {percent} (the model is not clear)"
+    return "not clear which car this is"
+
+
+class _counter:  # noqa: N801 (used as a function)
+    """A count of photos on stderr, where that is a terminal and there is more than one."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._shown = sys.stderr.isatty() and not sys.stdout.isatty() and not quiet
+        self._done = 0
+
+    def __enter__(self) -> Callable[[], None]:
+        return self._count
+
+    def _count(self) -> None:
+        self._done += 1
+        if self._shown:
+            print(f"\r{self._done} photos", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *error: object) -> None:
+        if self._shown and self._done:
+            print(file=sys.stderr)

@@ -1,0 +1,44 @@
+"""`carspotter train` and `carspotter export`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from carspotter.errors import DataError
+from carspotter.export import export_run
+from carspotter.train import load_recipe, train
+from carspotter.train.progress import counting
+
+
+def run_train(
+    recipe: str, data: Path, out: Path, changes: Sequence[str], *, resume: bool, quiet: bool
+) -> None:
+    """Train by a recipe, and say where the result lies."""
+    console = Console(stderr=True, quiet=quiet)
+    folder = train(load_recipe(recipe, changes), data, out, resume=resume, console=console)
+    console.print(f"{folder.best}: now `carspotter export {out} --out model.onnx`", soft_wrap=True)
+
+
+def run_export(run: Path, out: Path, data: Path | None, *, as_json: bool, quiet: bool) -> None:
+    """Export a run, and print how far the file agrees with the checkpoint."""
+    if not out.parent.is_dir():
+        raise DataError(f"{out.parent}: no such folder")
+    console = Console(stderr=True, quiet=quiet)
+    card, parity = export_run(
+        run, out, data_root=data, counting=lambda what: counting(what, console)
+    )
+    if as_json:
+        print(json.dumps({"file": str(out), "parity": asdict(parity), "accuracy": card.accuracy}))
+        return
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(card.classes)} classes")
+    print(
+        f"same class as the checkpoint on {100 * parity.agreement:.2f} % of {parity.pictures} "
+        f"pictures; largest difference of a logit {parity.largest_difference:.1e}"
+    )
+    measured = card.accuracy["measured"]
+    print(f"top-1 accuracy {100 * measured['exact']['top1']:.2f} % ({measured['split']} split)")

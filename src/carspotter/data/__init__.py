@@ -1,0 +1,19 @@
+"""Data sets: layouts, splits, and the cache of decoded pictures."""
+
+from carspotter.data.cache import DecodedPictures, decoded_pictures
+from carspotter.data.index import Crop, DataSet, ParquetCell, Picture, PictureReader, read_pixels
+from carspotter.data.layouts import open_data_set
+from carspotter.data.splits import stratified_split
+
+__all__ = [
+    "Crop",
+    "DataSet",
+    "DecodedPictures",
+    "ParquetCell",
+    "Picture",
+    "PictureReader",
+    "decoded_pictures",
+    "open_data_set",
+    "read_pixels",
+    "stratified_split",
+]

@@ -1,0 +1,47 @@
+"""A validation part, taken from the training split."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from carspotter.data.index import Picture
+from carspotter.errors import DataError
+
+
+def stratified_split(
+    pictures: Sequence[Picture], fraction: float, seed: int
+) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
+    """Split pictures into a training and a validation part, class by class.
+
+    The choice depends on the keys, labels and seed alone, not on the order of the pictures.
+
+    Args:
+        pictures: what to split.
+        fraction: share of each class that goes to validation, 0 < fraction < 1; at least one
+            picture of each class goes there and at least one stays.
+        seed: another seed, another choice.
+
+    Returns:
+        Training and validation part, each in the order of `pictures`.
+
+    Raises:
+        DataError: a class has fewer than two pictures.
+    """
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for picture in pictures:
+        by_label[picture.label].append(picture.key)
+    chosen: set[str] = set()
+    rng = np.random.default_rng(seed)
+    for label in sorted(by_label):
+        keys = sorted(by_label[label])
+        if len(keys) < 2:
+            raise DataError(
+                f"class {label!r} has one picture; training and validation need one each"
+            )
+        count = min(len(keys) - 1, max(1, round(fraction * len(keys))))
+        chosen.update(rng.permutation(keys)[:count].tolist())
+    train = tuple(p for p in pictures if p.key not in chosen)
+    return train, tuple(p for p in pictures if p.key in chosen)

@@ -1,0 +1,5 @@
+"""Export: a checkpoint becomes one ONNX file, refused if its answers would differ."""
+
+from carspotter.export.onnx_file import Parity, export_run, to_onnx
+
+__all__ = ["Parity", "export_run", "to_onnx"]

@@ -1,0 +1,233 @@
+"""From a checkpoint to one ONNX file that carries its card."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from carspotter import __version__
+from carspotter.card import CARD_KEY, Card, sealed
+from carspotter.data import Crop, DataSet, Picture, open_data_set
+from carspotter.decide import softmax
+from carspotter.errors import DataError, ExportError
+from carspotter.evaluate import Predictions, measure, predict
+from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
+from carspotter.files import replacing
+from carspotter.names import split_name
+from carspotter.spotter import Spotter
+from carspotter.train import Checkpoint, load_checkpoint
+from carspotter.train.model import CarClassifier
+from carspotter.train.run import RunFolder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEAST_AGREEMENT = 0.999
+"""Share of real pictures on which file and checkpoint must name the same class."""
+
+Counter = Callable[[int, int], None]
+
+
+def _uncounted(what: str) -> contextlib.AbstractContextManager[Counter]:
+    return contextlib.nullcontext(lambda done, total: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far an ONNX file answers as its checkpoint does, on real pictures.
+
+    Attributes:
+        pictures: how many were compared.
+        agreement: share on which both name the same class, 0 to 1.
+        largest_difference: of any logit.
+    """
+
+    pictures: int
+    agreement: float
+    largest_difference: float
+
+
+class _FileModel(nn.Module):
+    """The classifier as the file has it: (N, S, S, 3) uint8 in, the three outputs out."""
+
+    def __init__(self, model: CarClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(self.model.outputs(pixels.permute(0, 3, 1, 2)))
+
+
+def to_onnx(model: CarClassifier, size: int) -> bytes:
+    """A classifier as a serialised ONNX model, without card.
+
+    Args:
+        model: in eval mode, on the CPU.
+        size: side of the square input, in pixels.
+    """
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter speaks of its own deprecated insides
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            _FileModel(model).eval(),
+            (example,),
+            dynamo=True,
+            input_names=["pixels"],
+            output_names=["logits", "embedding", "feature_map"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    program.save(buffer, include_initializers=True)
+    return buffer.getvalue()
+
+
+def with_card(model: bytes, card: Card) -> bytes:
+    """A serialised ONNX model as a model file: with its card, and the checksum over all."""
+    proto = onnx.load_from_string(model)
+    onnx.helper.set_model_props(proto, {CARD_KEY: card.to_json()})
+    onnx.checker.check_model(proto)
+    return sealed(proto.SerializeToString())
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = _uncounted,
+) -> tuple[Card, Parity]:
+    """Export the best checkpoint of a run.
+
+    Temperature and thresholds are fitted on the run's validation part. The file's answers are
+    compared with the checkpoint's on the test split, where there is one, else on the validation
+    part; the accuracy measured there goes into the card.
+
+    Args:
+        run: the run folder.
+        out: the file to write; it is replaced only when all went well.
+        data_root: the run's data set, if it has moved.
+        counting: for a name, a context that gives a function to call with the number done and
+            the total.
+
+    Returns:
+        The card that was written, and how far file and checkpoint agree.
+
+    Raises:
+        ExportError: the file's answers differ too much; nothing is written.
+        ModelFileError: the run has no checkpoint that can be used.
+        DataError: the run's data set is not there.
+    """
+    checkpoint = load_checkpoint(run)
+    folder = RunFolder(run)
+    data = _run_data(folder, data_root)
+    crop = Crop(checkpoint.recipe.crop == "box", checkpoint.recipe.box_margin)
+    val_part = _validation_part(folder, data)
+    with counting("calibrating") as count:
+        val = _predict(checkpoint.recognise, checkpoint, val_part, crop, count)
+    card = _card(checkpoint, val)
+    has_test = any(p.split == "test" for p in data.pictures)
+    judged = data.split("test") if has_test else val_part
+    expected = val
+    if has_test:
+        with counting("checkpoint") as count:
+            expected = _predict(checkpoint.recognise, checkpoint, judged, crop, count)
+    model = to_onnx(checkpoint.model, checkpoint.recipe.eval_size)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "model.onnx"
+        file.write_bytes(with_card(model, card))
+        with counting("exported file") as count:
+            found = _predict(Spotter(file).logits, checkpoint, judged, crop, count)
+    parity = _compare(expected.logits, found.logits)
+    if parity.agreement < LEAST_AGREEMENT:
+        raise ExportError(
+            f"{out} was not written: on {parity.pictures} pictures the file names the checkpoint's "
+            f"class for {100 * parity.agreement:.2f} %, needed are {100 * LEAST_AGREEMENT:.1f} %"
+        )
+    measured = {
+        "split": "test" if has_test else "validation",
+        "crop": checkpoint.recipe.crop,
+        "pictures": len(found.targets),
+        **{
+            m.level: m.to_dict()
+            for m in measure(found.logits, found.targets, checkpoint.class_names)
+        },
+    }
+    card = replace(card, accuracy={**card.accuracy, "measured": measured})
+    with replacing(out) as part:
+        part.write_bytes(with_card(model, card))
+    return card, parity
+
+
+def _run_data(folder: RunFolder, data_root: Path | None) -> DataSet:
+    root = data_root or folder.data_root()
+    if not root.is_dir():
+        raise DataError(f"the run's data set is not at {root}; say where it is by --data")
+    return open_data_set(root)
+
+
+def _validation_part(folder: RunFolder, data: DataSet) -> tuple[Picture, ...]:
+    part_of = folder.read_split()
+    chosen = tuple(p for p in data.split("train") if part_of.get(p.key) == "val")
+    if len(chosen) != sum(part == "val" for part in part_of.values()):
+        raise DataError(f"{data.root} lacks validation pictures of the run; is it the same data?")
+    return chosen
+
+
+def _predict(
+    recogniser: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    checkpoint: Checkpoint,
+    pictures: Sequence[Picture],
+    crop: Crop,
+    progress: Counter,
+) -> Predictions:
+    return predict(
+        pictures,
+        checkpoint.class_names,
+        recogniser,
+        size=checkpoint.recipe.eval_size,
+        crop=crop,
+        progress=progress,
+    )
+
+
+def _card(checkpoint: Checkpoint, val: Predictions) -> Card:
+    names = tuple(split_name(name) for name in checkpoint.class_names)
+    temperature = fit_temperature(val.logits, val.targets)
+    mean, std = (
+        tuple(round(float(v) / 255, 6) for v in values.flatten())
+        for values in (checkpoint.model.mean, checkpoint.model.std)
+    )
+    exact = measure(val.logits, val.targets, checkpoint.class_names)[0]
+    return Card(
+        name=checkpoint.recipe.name,
+        version=__version__,
+        classes=names,
+        input_size=checkpoint.recipe.eval_size,
+        resize="squash",
+        mean=mean,  # type: ignore[arg-type]
+        std=std,  # type: ignore[arg-type]
+        temperature=temperature,
+        thresholds=fit_thresholds(softmax(val.logits, temperature), val.targets, names),
+        trained_on=checkpoint.trained_on,
+        accuracy={"validation": {"pictures": len(val.targets), **exact.to_dict()}},
+    )
+
+
+def _compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Parity:
+    same = expected.argmax(axis=1) == found.argmax(axis=1)
+    return Parity(len(same), float(same.mean()), float(np.abs(expected - found).max()))

@@ -1,0 +1,183 @@
+"""Anything that holds a photo, turned into upright RGB pixels, within bounds."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from carspotter.errors import PhotoError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Pixels: TypeAlias = NDArray[np.uint8]
+
+PhotoSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]"
+)
+
+MAX_PIXELS = 178_956_970
+"""Photos of more pixels are refused before they are decoded. It is the bound at which Pillow too
+refuses a picture as a decompression bomb, and lies above what phones' 108-megapixel cameras give."""
+
+MIN_SIDE = 16
+"""Photos with a shorter side, in pixels, are refused: no car can be told on them."""
+
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+
+
+def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
+    """Read one photo as upright RGB pixels.
+
+    EXIF rotation is applied, transparency is laid over white, 16-bit and CMYK pictures are brought
+    to 8-bit RGB, and of an animation the first frame is taken. The source is never changed.
+
+    Args:
+        source: a path, the bytes of a file, a binary file object, a PIL image, or an
+            (H, W, 3) uint8 RGB array.
+        name: how errors call the photo; by default its path, or its kind where it has none.
+
+    Returns:
+        (H, W, 3) uint8 RGB pixels, 0 to 255, row 0 at the top.
+
+    Raises:
+        PhotoError: the photo is missing, unreadable, empty, no image, broken, too large or too small.
+    """
+    name = name if name is not None else photo_name(source)
+    if isinstance(source, np.ndarray):
+        return _checked_array(source, name)
+    if isinstance(source, Image.Image):
+        return _pixels(source, name)
+    data = _read_bytes(source, name)
+    if not data:
+        raise PhotoError("empty", f"{name}: the file is empty")
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        _register_heif()
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        raise PhotoError(
+            "not_an_image", f"{name}: not an image, or of a format that is not supported"
+        ) from None
+    except Image.DecompressionBombError:
+        raise _too_large(name, "") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise PhotoError("broken", f"{name}: the image is broken ({error})") from error
+    with image:
+        return _pixels(image, name)
+
+
+def photo_name(source: PhotoSource) -> str:
+    """How results and errors call a photo: its path, or its kind in angle brackets."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    if isinstance(source, bytes):
+        return "<bytes>"
+    if isinstance(source, np.ndarray):
+        return "<array>"
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "<image>")
+    named = getattr(source, "name", None)
+    return named if isinstance(named, str) else "<file>"
+
+
+def _read_bytes(source: str | os.PathLike[str] | bytes | IO[bytes], name: str) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        if isinstance(source, (str, os.PathLike)):
+            return Path(source).read_bytes()
+        return source.read()
+    except FileNotFoundError:
+        raise PhotoError("not_found", f"{name}: no such file") from None
+    except PermissionError:
+        raise PhotoError("unreadable", f"{name}: no permission to read it") from None
+    except IsADirectoryError:
+        raise PhotoError(
+            "unreadable", f"{name}: a folder, not a photo, or one without photos"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise PhotoError("unreadable", f"{name}: cannot be read ({error})") from error
+
+
+def _pixels(image: Image.Image, name: str) -> Pixels:
+    """The pixels of an opened image: bounded, decoded, upright, 8-bit RGB."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(name, f"{width}x{height}, ")
+    if min(width, height) < MIN_SIDE:
+        raise PhotoError(
+            "too_small",
+            f"{name}: {width}x{height} pixels; a photo needs at least {MIN_SIDE} on each side",
+        )
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return np.asarray(_to_rgb(upright))
+    except MemoryError:
+        raise _too_large(name, f"{width}x{height}, ") from None
+    # Pillow's decoders raise all of these on damaged files.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
+        raise PhotoError("broken", f"{name}: the image is broken ({error})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode == "RGB":
+        return image
+    if mode.startswith("I") or mode == "F":
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+    if "A" in mode or "a" in mode or "transparency" in image.info:
+        picture = image.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(ground, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(grey: NDArray[np.generic]) -> Pixels:
+    """Bring (H, W) grey levels of 16 bits, or floats, to 0 to 255."""
+    levels = grey.astype(np.float64)
+    if np.issubdtype(grey.dtype, np.floating):
+        # Floating-point pictures hold either 0 to 1 or 0 to 255.
+        top = 1.0 if np.nanmax(levels, initial=0.0) <= 1.0 else 255.0
+    else:
+        top = 65535.0
+    scaled = np.clip(np.nan_to_num(levels) / top, 0.0, 1.0) * 255.0
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _checked_array(array: NDArray[np.uint8], name: str) -> Pixels:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise PhotoError(
+            "not_an_image",
+            f"{name}: an array must be (H, W, 3) uint8 RGB, this one is {array.shape} {array.dtype}",
+        )
+    height, width = array.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise PhotoError(
+            "too_small",
+            f"{name}: {width}x{height} pixels; a photo needs at least {MIN_SIDE} on each side",
+        )
+    if height * width > MAX_PIXELS:
+        raise _too_large(name, f"{width}x{height}, ")
+    return array
+
+
+def _too_large(name: str, size: str) -> PhotoError:
+    return PhotoError(
+        "too_large", f"{name}: {size}more than {MAX_PIXELS // 1_000_000} megapixels; scale it down"
+    )
+
+
+@functools.cache
+def _register_heif() -> None:
+    # Imported on the first HEIC photo only: it is not needed for any other.
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()

@@ -1,0 +1,63 @@
+"""The one way from pixels to model input: training's evaluation, export and recognition all use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from carspotter.photo import Pixels
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels of the upright photo; right and bottom lie outside."""
+
+ResizeMode: TypeAlias = Literal["squash"]
+"""`squash`: the whole picture is brought to a square, its aspect ratio not kept."""
+
+
+def to_input(pixels: Pixels, size: int, resize: ResizeMode = "squash") -> Pixels:
+    """Bring a picture to the model's input size.
+
+    Bilinear with antialiasing, as the pictures are scaled in training.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        size: side of the square input, in pixels.
+        resize: how the aspect ratio is treated.
+
+    Returns:
+        (size, size, 3) uint8 RGB. Scaling to mean and standard deviation is the model's first layer.
+
+    Raises:
+        ValueError: an unknown resize mode.
+    """
+    if resize != "squash":
+        raise ValueError(f"unknown resize mode {resize!r}")
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def crop_to_box(pixels: Pixels, box: Box, margin: int = 0) -> Pixels:
+    """Cut a box out of a picture.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        box: what to cut; parts outside of the picture are dropped.
+        margin: pixels to add on each side.
+
+    Returns:
+        (h, w, 3) uint8 RGB view.
+
+    Raises:
+        ValueError: nothing of the box lies within the picture.
+    """
+    height, width = pixels.shape[:2]
+    left, top = max(0, box[0] - margin), max(0, box[1] - margin)
+    right, bottom = min(width, box[2] + margin), min(height, box[3] + margin)
+    if left >= right or top >= bottom:
+        raise ValueError(f"the box {box} lies outside of the picture ({width}x{height})")
+    return pixels[top:bottom, left:right]

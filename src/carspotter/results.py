@@ -1,0 +1,127 @@
+"""What a recognition says. Frozen; `Identification.to_dict()` is the same object everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from carspotter.names import CarName, Level
+from carspotter.preprocess import Box
+
+AnswerLevel: TypeAlias = Level | Literal["unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One possible car.
+
+    Attributes:
+        name: the class and its parts.
+        confidence: calibrated probability, 0 to 1.
+    """
+
+    name: CarName
+    confidence: float
+
+    @property
+    def label(self) -> str:
+        """The class name."""
+        return self.name.label
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**_parts(self.name), "confidence": round(self.confidence, 4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The finest answer that the calibrated probability supports.
+
+    Attributes:
+        level: how fine it is; at `model` body and year are None, at `make` the model too, at
+            `unknown` all are.
+        name: what is answered, with only the parts that the level has.
+        confidence: calibrated probability, 0 to 1, of what is answered; at `unknown` of the most
+            probable make.
+    """
+
+    level: AnswerLevel
+    name: CarName
+    confidence: float
+
+    @property
+    def label(self) -> str:
+        """The name at the answer's level: "BMW M3 Coupe 2012", "BMW M3", "BMW" or "unknown"."""
+        return self.name.label
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "level": self.level,
+            **_parts(self.name),
+            "confidence": round(self.confidence, 4),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a photo has no answer: a `PhotoError` as a value."""
+
+    code: str
+    message: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"code": self.code, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model answered: its name and version, and the SHA-256 of its file."""
+
+    name: str
+    version: str
+    sha256: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"name": self.name, "version": self.version, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """The result for one photo.
+
+    Attributes:
+        photo: its path, or its kind in angle brackets ("<bytes>").
+        answer: for the main car; None if the photo failed.
+        candidates: the most probable classes, best first.
+        box: where the main car is, in pixels of the upright photo; None where the whole was taken.
+        model: which model answered.
+        error: why there is no answer; None if there is one.
+    """
+
+    photo: str
+    answer: Answer | None
+    candidates: tuple[Candidate, ...]
+    box: Box | None
+    model: ModelInfo
+    error: Failure | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; the keys are part of the public contract."""
+        return {
+            "photo": self.photo,
+            "answer": None if self.answer is None else self.answer.to_dict(),
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+            "box": None if self.box is None else list(self.box),
+            "others": [],
+            "model": self.model.to_dict(),
+            "error": None if self.error is None else self.error.to_dict(),
+        }
+
+
+def _parts(name: CarName) -> dict[str, Any]:
+    return {
+        "label": name.label,
+        "make": name.make,
+        "model": name.model,
+        "body": name.body,
+        "year": name.year,
+    }

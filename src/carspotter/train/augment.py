@@ -1,0 +1,149 @@
+"""Augmentation of training pictures, and the batches of an epoch.
+
+Every random draw is a function of the recipe's seed, the epoch and the picture or step: neither the
+number of workers nor a resumed run changes what the model sees.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision.transforms import v2
+
+from carspotter.data import DecodedPictures
+from carspotter.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Draw(NamedTuple):
+    """One picture of one epoch, at the size that is trained at then."""
+
+    index: int
+    epoch: int
+    size: int
+
+
+def stream_seed(*key: int) -> int:
+    """A 63-bit seed for the stream of random numbers that `key` names."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class TrainingPictures(Dataset[tuple[Tensor, int]]):
+    """Augmented pictures: (3, S, S) uint8, RGB, and the number of the class.
+
+    Args:
+        pictures: the decoded training pictures.
+        targets: (N,) class numbers.
+        recipe: says how they are augmented.
+    """
+
+    def __init__(
+        self, pictures: DecodedPictures, targets: NDArray[np.int64], recipe: Recipe
+    ) -> None:
+        self._pictures = pictures
+        self._targets = targets
+        self._recipe = recipe
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:  # type: ignore[override]
+        torch.manual_seed(stream_seed(self._recipe.seed, 1, draw.epoch, draw.index))
+        picture = torch.from_numpy(self._pictures[draw.index]).permute(2, 0, 1)
+        return augmentation(self._recipe, draw.size)(picture), int(self._targets[draw.index])
+
+
+@functools.cache
+def augmentation(recipe: Recipe, size: int) -> v2.Compose:
+    """(3, H, W) uint8 in, (3, size, size) uint8 out."""
+    steps: list[torch.nn.Module] = []
+    if recipe.rotation:
+        # The ground that a rotation uncovers is grey, the mean of most weights' inputs.
+        steps.append(v2.RandomRotation(recipe.rotation, v2.InterpolationMode.BILINEAR, fill=127.0))
+    steps.append(
+        v2.RandomResizedCrop(
+            size,
+            scale=recipe.crop_scale,
+            ratio=recipe.crop_aspect,
+            interpolation=v2.InterpolationMode.BILINEAR,
+            antialias=True,
+        )
+    )
+    steps.append(v2.RandomHorizontalFlip(recipe.flip))
+    if recipe.jitter:
+        steps.append(v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter))
+    return v2.Compose(steps)
+
+
+class EpochBatches(Sampler[list[Draw]]):
+    """Batches of one epoch for one of several processes; the last, incomplete one is left out.
+
+    Args:
+        count: pictures in the training part.
+        recipe: batch size (of one process), sizes and seed.
+        rank: which process this is.
+        world: how many there are.
+    """
+
+    def __init__(self, count: int, recipe: Recipe, rank: int = 0, world: int = 1) -> None:
+        self._count = count
+        self._recipe = recipe
+        self._batch = min(recipe.batch_size, count // world)
+        self._rank = rank
+        self._world = world
+        self._epoch = 0
+        self._first_step = 0
+
+    def start_at(self, epoch: int, step: int = 0) -> None:
+        """Say which epoch comes next, and how many of its steps are done already."""
+        self._epoch, self._first_step = epoch, step
+
+    def __len__(self) -> int:
+        return self._count // (self._batch * self._world)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, size = self._epoch, self._recipe.size_at(self._epoch)
+        rng = np.random.default_rng(stream_seed(self._recipe.seed, 2, epoch))
+        order = rng.permutation(self._count)
+        for step in range(self._first_step, len(self)):
+            start = (step * self._world + self._rank) * self._batch
+            yield [Draw(int(i), epoch, size) for i in order[start : start + self._batch]]
+
+
+class BatchMixer:
+    """MixUp (arXiv:1710.09412) or CutMix (arXiv:1905.04899) on a share of the batches."""
+
+    def __init__(self, recipe: Recipe, classes: int) -> None:
+        self._probability = recipe.mix_probability
+        mixers: list[torch.nn.Module] = []
+        if recipe.mixup_alpha:
+            mixers.append(v2.MixUp(alpha=recipe.mixup_alpha, num_classes=classes))
+        if recipe.cutmix_alpha:
+            mixers.append(v2.CutMix(alpha=recipe.cutmix_alpha, num_classes=classes))
+        self._mixers = mixers
+
+    def __call__(self, pictures: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws from torch's global random numbers.
+
+        Args:
+            pictures: (N, 3, S, S) float.
+            targets: (N,) class numbers.
+
+        Returns:
+            Pictures, and targets as class numbers (N,) or probabilities (N, classes).
+        """
+        if float(torch.rand(())) >= self._probability:
+            return pictures, targets
+        mixer = self._mixers[int(torch.randint(len(self._mixers), ()))]
+        mixed, soft = mixer(pictures, targets)
+        return mixed, soft

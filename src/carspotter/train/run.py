@@ -1,0 +1,151 @@
+"""The run folder: what was trained, on what, how it went, and the checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from carspotter.data import Picture
+from carspotter.errors import DataError, RecipeError, UsageError
+from carspotter.files import replacing, write_text
+from carspotter.train.recipe import Recipe, load_recipe
+
+_VERSIONS_OF = ("carspotter", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one training run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe with every key spelt out."""
+        return self.path / "recipe.toml"
+
+    @property
+    def best(self) -> Path:
+        """The averaged weights of the epoch with the best validation accuracy."""
+        return self.path / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """All that is needed to go on with the run."""
+        return self.path / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line for each epoch done."""
+        return self.path / "metrics.jsonl"
+
+    def data_root(self) -> Path:
+        """Where the data set lay when the run began."""
+        return Path(json.loads((self.path / "about.json").read_text(encoding="utf-8"))["data"])
+
+    def begin(
+        self,
+        recipe: Recipe,
+        data_root: Path,
+        parts: Mapping[str, Sequence[Picture]],
+        *,
+        resume: bool,
+    ) -> None:
+        """Make the folder, or check that it is this run's.
+
+        Raises:
+            UsageError: there is a run already and `resume` is not set.
+            RecipeError: the run there has another recipe.
+            DataError: the run there has another split.
+        """
+        there = self.recipe
+        if not there.is_file():
+            self.path.mkdir(parents=True, exist_ok=True)
+            about = {"data": str(data_root.resolve()), "versions": _versions()}
+            write_text(self.path / "about.json", json.dumps(about, indent=1) + "\n")
+            self._write_split(parts)
+            write_text(there, recipe.to_toml())
+            return
+        if not resume:
+            raise UsageError(f"{self.path} holds a run already; go on with it by --resume")
+        old = load_recipe(str(there))
+        if old != recipe:
+            keys = [k for k in Recipe.model_fields if getattr(old, k) != getattr(recipe, k)]
+            raise RecipeError(f"{there} is of another recipe; they differ in: {', '.join(keys)}")
+        if self.read_split() != {p.key: part for part, ps in parts.items() for p in ps}:
+            raise DataError(f"{self.path / 'split.csv'} is of other data; use another folder")
+
+    def log(self, text: str, console: Console) -> None:
+        """Append a line to log.txt and show it."""
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{now} {text}\n")
+        console.print(text, highlight=False, markup=False)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that was cut short is dropped."""
+        if not self.metrics.is_file():
+            return []
+        lines = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+        return lines
+
+    def write_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Replace metrics.jsonl, and curves.png drawn from it."""
+        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in lines))
+        _draw_curves(lines, self.path / "curves.png")
+
+    def _write_split(self, parts: Mapping[str, Sequence[Picture]]) -> None:
+        rows = [(p.key, p.label, name) for name, pictures in parts.items() for p in pictures]
+        with (
+            replacing(self.path / "split.csv") as part,
+            part.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([("key", "label", "part"), *rows])
+
+    def read_split(self) -> dict[str, str]:
+        """Which part ("train", "val") each picture belongs to, by key."""
+        with (self.path / "split.csv").open(newline="", encoding="utf-8") as file:
+            return {row["key"]: row["part"] for row in csv.DictReader(file)}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{name: metadata.version(name) for name in _VERSIONS_OF},
+    }
+
+
+def _draw_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure  # slow to import, and a run's first epoch need not wait
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [line["epoch"] for line in lines]
+    left.plot(epochs, [line["train_loss"] for line in lines], label="training loss")
+    left.plot(epochs, [line["val_loss"] for line in lines], label="validation loss")
+    right.plot(epochs, [100 * line["train_accuracy"] for line in lines], label="training (mixed)")
+    right.plot(epochs, [100 * line["val_accuracy"] for line in lines], label="validation")
+    left.set_ylabel("loss, nats")
+    right.set_ylabel("top-1 accuracy, %")
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=120)
