@@ -1,8 +1,8 @@
 """The model card: all that recognition needs to know of a model, kept inside its ONNX file.
 
-The card is JSON in the metadata of the ONNX file, under `carspotter.card`. The file's last bytes are
-one more metadata entry, `carspotter.sha256`: the SHA-256 of all bytes before it. Both are ordinary
-ONNX metadata, so any tool reads the file; one that rewrites it breaks the checksum.
+The card is JSON in the metadata of the ONNX file, under `carspotter.card`. The file's last bytes
+are one more metadata entry, `carspotter.sha256`: the SHA-256 of all bytes before it. Both are
+ordinary ONNX metadata, so any tool reads the file; one that rewrites it breaks the checksum.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def unsealed(path: Path) -> tuple[bytes, str]:
 
 
 def _trailer(checksum: str) -> bytes:
-    """One metadata entry in ONNX's protobuf encoding: appended to a model, it becomes part of it."""
+    """A metadata entry in ONNX's protobuf encoding: appended to a model, it is part of it."""
     entry = _field(1, CHECKSUM_KEY.encode()) + _field(2, checksum.encode())
     return _field(14, entry)  # ModelProto.metadata_props
 

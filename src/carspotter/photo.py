@@ -23,8 +23,8 @@ PhotoSource: TypeAlias = (
 )
 
 MAX_PIXELS = 178_956_970
-"""Photos of more pixels are refused before they are decoded. It is the bound at which Pillow too
-refuses a picture as a decompression bomb, and lies above what phones' 108-megapixel cameras give."""
+"""Photos of more pixels are refused before they are decoded. Pillow too refuses those, as bombs;
+phones' cameras of 108 megapixels stay below."""
 
 MIN_SIDE = 16
 """Photos with a shorter side, in pixels, are refused: no car can be told on them."""
@@ -47,7 +47,7 @@ def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
         (H, W, 3) uint8 RGB pixels, 0 to 255, row 0 at the top.
 
     Raises:
-        PhotoError: the photo is missing, unreadable, empty, no image, broken, too large or too small.
+        PhotoError: the photo is missing, unreadable, empty, no image, broken, too large or small.
     """
     name = name if name is not None else photo_name(source)
     if isinstance(source, np.ndarray):
@@ -156,7 +156,7 @@ def _checked_array(array: NDArray[np.uint8], name: str) -> Pixels:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise PhotoError(
             "not_an_image",
-            f"{name}: an array must be (H, W, 3) uint8 RGB, this one is {array.shape} {array.dtype}",
+            f"{name}: must be an (H, W, 3) uint8 RGB array, is {array.shape} {array.dtype}",
         )
     height, width = array.shape[:2]
     if min(height, width) < MIN_SIDE:

@@ -1,4 +1,4 @@
-"""The one way from pixels to model input: training's evaluation, export and recognition all use it."""
+"""The one way from pixels to model input: evaluation, export and recognition all use it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def to_input(pixels: Pixels, size: int, resize: ResizeMode = "squash") -> Pixels
         resize: how the aspect ratio is treated.
 
     Returns:
-        (size, size, 3) uint8 RGB. Scaling to mean and standard deviation is the model's first layer.
+        (size, size, 3) uint8 RGB. Mean and standard deviation are applied by the model itself.
 
     Raises:
         ValueError: an unknown resize mode.

@@ -150,7 +150,7 @@ class Spotter:
     ) -> Iterator[Identification]:
         inputs: list[Pixels] = []
         failures: dict[int, Failure] = {}
-        for place, (name, job) in enumerate(batch):
+        for place, (_, job) in enumerate(batch):
             try:
                 inputs.append(job.result())
             except PhotoError as error:

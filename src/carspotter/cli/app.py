@@ -39,7 +39,7 @@ def carspotter(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    """Point it at a photo and it says which car that is: make, model, body style, year."""
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -45,9 +44,9 @@ def load_subject(model: str) -> Subject:
     Raises:
         ModelFileError: it is none of them.
     """
-    if os.path.isdir(model) or model.endswith(".ckpt"):
+    if Path(model).is_dir() or model.endswith(".ckpt"):
         found = load_checkpoint(Path(model))
-        about = {"name": found.recipe.name, "checkpoint": os.path.basename(model)}
+        about = {"name": found.recipe.name, "checkpoint": Path(model).name}
         return Subject(about, found.class_names, found.recognise, found.recipe.eval_size, "squash")
     spotter = load(model)
     names = tuple(name.label for name in spotter.card.classes)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Style: TypeAlias = Literal["text", "json", "csv"]
 
 PHOTO_ENDINGS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2"]
+    f".{ending}"
+    for ending in "jpg jpeg jpe png webp bmp gif tif tiff jp2 heic heif avif".split()  # noqa: SIM905
 )
 """What is taken from a folder; a file that is named itself may have any ending."""
 
@@ -131,10 +132,10 @@ def _text(found: Identification) -> list[str]:
     if found.answer is None:
         assert found.error is not None
         return [f"{found.photo}: error: {found.error.message.removeprefix(f'{found.photo}: ')}"]
-    lines = [f"{found.photo}: {_in_words(found.answer)}"]
-    for candidate in found.candidates:
-        lines.append(f"  {100 * candidate.confidence:5.1f} %  {candidate.label}")
-    return lines
+    return [
+        f"{found.photo}: {_in_words(found.answer)}",
+        *(f"  {100 * c.confidence:5.1f} %  {c.label}" for c in found.candidates),
+    ]
 
 
 def _in_words(answer: Answer) -> str:

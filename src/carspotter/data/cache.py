@@ -121,7 +121,7 @@ def _build(
     side: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Write the cache beside its place and move it there whole: a killed run leaves no half cache."""
+    """Write the cache beside its place and move it there whole."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

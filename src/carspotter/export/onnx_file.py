@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -67,21 +65,20 @@ class _FileModel(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(self.model.outputs(pixels.permute(0, 3, 1, 2)))
+        logits, embedding, feature_map = self.model.outputs(pixels.permute(0, 3, 1, 2))
+        return logits, embedding, feature_map
 
 
-def to_onnx(model: CarClassifier, size: int) -> bytes:
-    """A classifier as a serialised ONNX model, without card.
+def to_onnx(model: CarClassifier, size: int) -> onnx.ModelProto:
+    """A classifier as an ONNX model, without card.
 
     Args:
         model: in eval mode, on the CPU.
         size: side of the square input, in pixels.
     """
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter speaks of its own deprecated insides
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             _FileModel(model).eval(),
             (example,),
@@ -92,13 +89,15 @@ def to_onnx(model: CarClassifier, size: int) -> bytes:
             verbose=False,
         )
     assert program is not None
-    program.save(buffer, include_initializers=True)
-    return buffer.getvalue()
+    proto = program.model_proto
+    assert isinstance(proto, onnx.ModelProto)
+    return proto
 
 
-def with_card(model: bytes, card: Card) -> bytes:
-    """A serialised ONNX model as a model file: with its card, and the checksum over all."""
-    proto = onnx.load_from_string(model)
+def with_card(model: onnx.ModelProto, card: Card) -> bytes:
+    """The bytes of a model file: an ONNX model, its card, and the checksum over all."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
     onnx.helper.set_model_props(proto, {CARD_KEY: card.to_json()})
     onnx.checker.check_model(proto)
     return sealed(proto.SerializeToString())
@@ -158,7 +157,7 @@ def export_run(
             f"{out} was not written: on {parity.pictures} pictures the file names the checkpoint's "
             f"class for {100 * parity.agreement:.2f} %, needed are {100 * LEAST_AGREEMENT:.1f} %"
         )
-    measured = {
+    measured: dict[str, Any] = {
         "split": "test" if has_test else "validation",
         "crop": checkpoint.recipe.crop,
         "pictures": len(found.targets),

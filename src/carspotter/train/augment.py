@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Draw(NamedTuple):
     """One picture of one epoch, at the size that is trained at then."""
 
-    index: int
+    picture: int
     epoch: int
     size: int
 
@@ -57,10 +57,10 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:  # type: ignore[override]
-        torch.manual_seed(stream_seed(self._recipe.seed, 1, draw.epoch, draw.index))
-        picture = torch.from_numpy(self._pictures[draw.index]).permute(2, 0, 1)
-        return augmentation(self._recipe, draw.size)(picture), int(self._targets[draw.index])
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
+        torch.manual_seed(stream_seed(self._recipe.seed, 1, draw.epoch, draw.picture))
+        picture = torch.from_numpy(self._pictures[draw.picture]).permute(2, 0, 1)
+        return augmentation(self._recipe, draw.size)(picture), int(self._targets[draw.picture])
 
 
 @functools.cache

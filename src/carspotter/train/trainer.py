@@ -7,11 +7,10 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from lightning_fabric import Fabric
-from timm.optim import create_optimizer_v2
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -20,13 +19,22 @@ from carspotter.errors import DataError
 from carspotter.train import checkpoint
 from carspotter.train.allocator import keep_freed_memory
 from carspotter.train.augment import BatchMixer, EpochBatches, TrainingPictures, stream_seed
-from carspotter.train.model import CarClassifier, keep_depthwise_in_float32, parameter_groups
+from carspotter.train.model import CarClassifier, keep_depthwise_in_float32, make_optimizer
 from carspotter.train.progress import TrainingBar
 from carspotter.train.recipe import Recipe
 from carspotter.train.run import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+Precision: TypeAlias = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+_PRECISIONS: dict[str, Precision] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 
 
 @dataclass
@@ -56,10 +64,10 @@ class Progress:
     updates: int = 0
 
 
-def choose_precision(recipe: Recipe, device: torch.device) -> str:
+def choose_precision(recipe: Recipe, device: torch.device) -> Precision:
     """Fabric's name of the precision: "auto" takes bf16 where the processor computes in it."""
     if recipe.precision != "auto":
-        return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision]
+        return _PRECISIONS[recipe.precision]
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     able = torch.cpu.get_capabilities()
@@ -111,20 +119,13 @@ class Trainer:
         precision = choose_precision(recipe, device)
         if device.type == "cpu":
             keep_freed_memory()
-        self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision)  # type: ignore[arg-type]
+        self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
         torch.manual_seed(stream_seed(recipe.seed, 0))
         self.model = CarClassifier(recipe, len(class_names))
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         if device.type == "cpu" and precision == "bf16-mixed":
             keep_depthwise_in_float32(self.model)
-        optimizer = create_optimizer_v2(
-            list(parameter_groups(self.model, recipe)),
-            opt=recipe.optimizer,
-            lr=recipe.lr,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-            **({"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}),
-        )
+        optimizer = make_optimizer(self.model, recipe)
         self.wrapped, self.optimizer = self.fabric.setup(self.model, optimizer)
         self.averaged = (
             ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)

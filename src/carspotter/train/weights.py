@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -21,8 +22,10 @@ _PACKAGES = {
 }
 
 
-def pretrained_backbone(name: str, source: str, drop_path: float) -> nn.Module:
+def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
     """A timm model without classifier, with the weights that `source` names.
+
+    Typed as Any, since timm's models share an interface that no class of theirs declares.
 
     Args:
         name: timm model name.
@@ -35,7 +38,7 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> nn.Module:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8])
         raise RecipeError(f"backbone {name!r} is not a timm model; near it: {near or 'none'}")
-    options = {"drop_path_rate": drop_path} if drop_path else {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     if source == "timm":
         try:
             return timm.create_model(name, pretrained=True, num_classes=0, **options)
