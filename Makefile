@@ -1,0 +1,56 @@
+# carspotter: `make demo` and `make test` work on a fresh clone, with nothing but Python 3.11 and up.
+PYTHON ?= python3
+DATA ?= $(firstword $(wildcard $(CARSPOTTER_DATA) ../shared/stanford-cars))
+PHOTO ?=
+
+DEMO := .venv-demo
+TEST := .venv-test
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(DEMO)/ready $(if $(PHOTO),,$(if $(DATA),$(DEMO)/reads-data)) ## name the car on PHOTO=some.jpg, or on some pictures of the data set
+ifneq ($(PHOTO),)
+	@$(DEMO)/bin/carspotter identify "$(PHOTO)"
+else ifneq ($(DATA),)
+	@$(DEMO)/bin/python scripts/demo.py "$(DATA)"
+else
+	@echo "Installed. Now name a photo: make demo PHOTO=some.jpg"
+endif
+
+test: $(TEST)/ready ## lint, types and all tests, as CI runs them
+	@$(MAKE) --no-print-directory check
+	$(TEST)/bin/pytest
+
+check: $(TEST)/ready ## lint, types and architecture alone
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+	$(TEST)/bin/lint-imports
+
+format: $(TEST)/ready ## bring the code into shape
+	$(TEST)/bin/ruff check --fix .
+	$(TEST)/bin/ruff format .
+
+clean: ## remove the virtual environments and caches
+	rm -rf .venv-demo .venv-test .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# pip that reads dependency groups came with 25.1.
+$(DEMO)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install -q --disable-pip-version-check -U 'pip>=25.1'
+	$(DEMO)/bin/pip install -q -e .
+	@touch $@
+
+$(DEMO)/reads-data: $(DEMO)/ready
+	$(DEMO)/bin/pip install -q --group demo
+	@touch $@
+
+$(TEST)/ready: pyproject.toml
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/pip install -q --disable-pip-version-check -U 'pip>=25.1'
+	$(TEST)/bin/pip install -q -e '.[train]' --group dev
+	@touch $@
