@@ -26,6 +26,9 @@ MAX_PIXELS = 178_956_970
 """Photos of more pixels are refused before they are decoded. Pillow too refuses those, as bombs;
 phones' cameras of 108 megapixels stay below."""
 
+MAX_BYTES = 1 << 30
+"""Files of more bytes are refused: nothing that is a photo is that large, but a device may be."""
+
 MIN_SIDE = 16
 """Photos with a shorter side, in pixels, are refused: no car can be told on them."""
 
@@ -67,7 +70,7 @@ def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
         ) from None
     except Image.DecompressionBombError:
         raise _too_large(name, "") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise PhotoError("broken", f"{name}: the image is broken ({error})") from error
     with image:
         return _pixels(image, name)
@@ -92,8 +95,10 @@ def _read_bytes(source: str | os.PathLike[str] | bytes | IO[bytes], name: str) -
         return source
     try:
         if isinstance(source, (str, os.PathLike)):
-            return Path(source).read_bytes()
-        return source.read()
+            with Path(source).open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        else:
+            data = source.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise PhotoError("not_found", f"{name}: no such file") from None
     except PermissionError:
@@ -104,6 +109,9 @@ def _read_bytes(source: str | os.PathLike[str] | bytes | IO[bytes], name: str) -
         ) from None
     except (OSError, ValueError) as error:
         raise PhotoError("unreadable", f"{name}: cannot be read ({error})") from error
+    if len(data) > MAX_BYTES:
+        raise PhotoError("too_large", f"{name}: more than {MAX_BYTES >> 20} MiB; scale it down")
+    return data
 
 
 def _pixels(image: Image.Image, name: str) -> Pixels:
@@ -120,10 +128,9 @@ def _pixels(image: Image.Image, name: str) -> Pixels:
         image.load()
         upright = ImageOps.exif_transpose(image)
         return np.asarray(_to_rgb(upright))
-    except MemoryError:
+    except (MemoryError, Image.DecompressionBombError):
         raise _too_large(name, f"{width}x{height}, ") from None
-    # Pillow's decoders raise all of these on damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise PhotoError("broken", f"{name}: the image is broken ({error})") from error
 
 

@@ -7,9 +7,12 @@ import glob
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from PIL import Image
 
 from carspotter.errors import UsageError
 from carspotter.spotter import load
@@ -47,6 +50,8 @@ def run(
     if photos.count("-") > 1:
         raise UsageError("- stands for one photo on stdin; give it once")
     area = None if box is None else parse_box(box)
+    # carspotter has a bound of its own, and says so where it is passed.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     spotter = load(model, threads=threads)
     show = _printer(style)
     failed = 0
