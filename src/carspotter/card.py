@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from carspotter.errors import ModelFileError
 from carspotter.names import LEVELS, CarName, Level
@@ -82,11 +83,24 @@ def parse_card(text: str, file: str) -> Card:
         values["classes"] = tuple(CarName(**name) for name in values["classes"])
         values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
         card = Card(**values)
-        if set(card.thresholds) != set(LEVELS) or not card.classes or card.temperature <= 0:
-            raise ValueError("thresholds, classes or temperature are missing")
+        _check(card)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{file}: its card is not complete ({error})") from error
     return card
+
+
+def _check(card: Card) -> None:
+    """Raise ValueError where a value is not what `Card` says."""
+    fit = {
+        "classes": len(card.classes) > 0,
+        "input_size": isinstance(card.input_size, int) and card.input_size > 0,
+        "resize": card.resize in get_args(ResizeMode),
+        "temperature": math.isfinite(card.temperature) and card.temperature > 0,
+        "thresholds": isinstance(card.thresholds, dict) and set(card.thresholds) == set(LEVELS),
+    }
+    wrong = [name for name, right in fit.items() if not right]
+    if wrong:
+        raise ValueError(f"wrong: {', '.join(wrong)}")
 
 
 def sealed(model: bytes) -> bytes:

@@ -59,7 +59,8 @@ class Decider:
             groups = self._groups[level]
             sums = sum_groups(probabilities, groups)[0]
             group = int(sums.argmax())
-            best = float(min(1.0, sums[group]))
+            # Broken logits (NaN) are no answer at all.
+            best = min(1.0, float(np.nan_to_num(sums[group])))
             first = self._names[int(np.flatnonzero(groups == group)[0])]
             if best >= self._thresholds[level] and _has(first, level):
                 return Answer(level, _at(first, level), best)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Pixels: TypeAlias = NDArray[np.uint8]
 
 PhotoSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[np.uint8]"
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image"
+    " | NDArray[np.uint8]"
 )
 
 MAX_PIXELS = 178_956_970
@@ -51,6 +52,7 @@ def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
 
     Raises:
         PhotoError: the photo is missing, unreadable, empty, no image, broken, too large or small.
+        TypeError: the source is of none of these kinds.
     """
     name = name if name is not None else photo_name(source)
     if isinstance(source, np.ndarray):
@@ -60,10 +62,11 @@ def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
     data = _read_bytes(source, name)
     if not data:
         raise PhotoError("empty", f"{name}: the file is empty")
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+    heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+    if heif:
         _register_heif()
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_formats(heif))
     except UnidentifiedImageError:
         raise PhotoError(
             "not_an_image", f"{name}: not an image, or of a format that is not supported"
@@ -71,7 +74,7 @@ def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
     except Image.DecompressionBombError:
         raise _too_large(name, "") from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-        raise PhotoError("broken", f"{name}: the image is broken ({error})") from error
+        raise _broken(name, error) from error
     with image:
         return _pixels(image, name)
 
@@ -80,7 +83,7 @@ def photo_name(source: PhotoSource) -> str:
     """How results and errors call a photo: its path, or its kind in angle brackets."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
-    if isinstance(source, bytes):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return "<bytes>"
     if isinstance(source, np.ndarray):
         return "<array>"
@@ -90,9 +93,13 @@ def photo_name(source: PhotoSource) -> str:
     return named if isinstance(named, str) else "<file>"
 
 
-def _read_bytes(source: str | os.PathLike[str] | bytes | IO[bytes], name: str) -> bytes:
-    if isinstance(source, bytes):
-        return source
+def _read_bytes(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes], name: str
+) -> bytes:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if not isinstance(source, (str, os.PathLike)) and not hasattr(source, "read"):
+        raise TypeError(f"a photo cannot be read from {type(source).__name__}")
     try:
         if isinstance(source, (str, os.PathLike)):
             with Path(source).open("rb") as file:
@@ -109,6 +116,8 @@ def _read_bytes(source: str | os.PathLike[str] | bytes | IO[bytes], name: str) -
         ) from None
     except (OSError, ValueError) as error:
         raise PhotoError("unreadable", f"{name}: cannot be read ({error})") from error
+    if not isinstance(data, bytes):
+        raise TypeError(f"{name}: open the file in binary mode ('rb')")
     if len(data) > MAX_BYTES:
         raise PhotoError("too_large", f"{name}: more than {MAX_BYTES >> 20} MiB; scale it down")
     return data
@@ -131,12 +140,12 @@ def _pixels(image: Image.Image, name: str) -> Pixels:
     except (MemoryError, Image.DecompressionBombError):
         raise _too_large(name, f"{width}x{height}, ") from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-        raise PhotoError("broken", f"{name}: the image is broken ({error})") from error
+        raise _broken(name, error) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
-    if mode == "RGB":
+    if mode == "RGB" and "transparency" not in image.info:
         return image
     if mode.startswith("I") or mode == "F":
         return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
@@ -176,10 +185,21 @@ def _checked_array(array: NDArray[np.uint8], name: str) -> Pixels:
     return array
 
 
+def _broken(name: str, error: Exception) -> PhotoError:
+    reason = " ".join(str(error).split())  # some decoders report on several lines
+    return PhotoError("broken", f"{name}: the image is broken ({reason})")
+
+
 def _too_large(name: str, size: str) -> PhotoError:
     return PhotoError(
         "too_large", f"{name}: {size}more than {MAX_PIXELS // 1_000_000} megapixels; scale it down"
     )
+
+
+def _formats(heif: bool) -> list[str]:
+    """What photos come in. Pillow knows more, of which some start other programs (EPS)."""
+    common = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF", "PPM", "ICO"]
+    return [*common, "HEIF"] if heif else common
 
 
 @functools.cache

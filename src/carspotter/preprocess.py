@@ -56,8 +56,16 @@ def crop_to_box(pixels: Pixels, box: Box, margin: int = 0) -> Pixels:
         ValueError: nothing of the box lies within the picture.
     """
     height, width = pixels.shape[:2]
-    left, top = max(0, box[0] - margin), max(0, box[1] - margin)
-    right, bottom = min(width, box[2] + margin), min(height, box[3] + margin)
-    if left >= right or top >= bottom:
+    wide = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
+    inside = clip_box(wide, width, height)
+    if inside is None:
         raise ValueError(f"the box {box} lies outside of the picture ({width}x{height})")
+    left, top, right, bottom = inside
     return pixels[top:bottom, left:right]
+
+
+def clip_box(box: Box, width: int, height: int) -> Box | None:
+    """The part of a box that lies within a picture of this size; None where there is none."""
+    left, top = max(0, box[0]), max(0, box[1])
+    right, bottom = min(width, box[2]), min(height, box[3])
+    return (left, top, right, bottom) if left < right and top < bottom else None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -17,13 +17,15 @@ from carspotter.card import CARD_KEY, Card, parse_card, unsealed
 from carspotter.decide import Decider
 from carspotter.errors import ModelFileError, PhotoError, UsageError
 from carspotter.photo import photo_name, read_photo
-from carspotter.preprocess import Box, crop_to_box, to_input
+from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
 from carspotter.results import Failure, Identification, ModelInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from carspotter.photo import PhotoSource, Pixels
+
+    _Waiting: TypeAlias = deque[tuple[str, Future[tuple[Pixels, Box | None]]]]
 
 DEFAULT_MODEL = "stanford-cars-lite0"
 
@@ -51,7 +53,7 @@ def load(model: str | os.PathLike[str] | None = None, *, threads: int | None = N
     shipped = shipped_models()
     name = os.fspath(model) if model is not None else DEFAULT_MODEL
     path = shipped.get(name, Path(name))
-    if not path.is_file():
+    if not os.path.isfile(path):
         known = ", ".join(shipped) or "none"
         raise ModelFileError(f"{name}: neither a model file nor a shipped model ({known})")
     return Spotter(path, threads=threads)
@@ -84,6 +86,8 @@ class Spotter:
         if CARD_KEY not in metadata:
             raise ModelFileError(f"{path}: has no card; make it by `carspotter export`")
         self.card: Card = parse_card(metadata[CARD_KEY], str(path))
+        _check_graph(self._session, self.card, path)
+        self._threads = threads or _cores()
         self.path = path
         self.info = ModelInfo(self.card.name, self.card.version, sha256)
         self._decider = Decider(self.card.classes, self.card.temperature, self.card.thresholds)
@@ -104,11 +108,12 @@ class Spotter:
 
         Raises:
             PhotoError: the photo cannot be used, or the box lies outside of it.
-            UsageError: `top_k` is below 1.
+            UsageError: `top_k` is below 1, or the box is turned around.
         """
         _check_top_k(top_k)
-        pixels = self._input(photo, box)
-        return self._result(photo_name(photo), self.logits(pixels[None])[0], top_k, box)
+        _check_box(box)
+        pixels, area = self._input(photo, box)
+        return self._result(photo_name(photo), self.logits(pixels[None])[0], top_k, area)
 
     def identify_many(
         self, photos: Iterable[PhotoSource], *, top_k: int = 5, box: Box | None = None
@@ -127,49 +132,51 @@ class Spotter:
             UsageError: `top_k` is below 1.
         """
         _check_top_k(top_k)
+        _check_box(box)
         return self._identify_many(photos, top_k, box)
 
     def _identify_many(
         self, photos: Iterable[PhotoSource], top_k: int, box: Box | None
     ) -> Iterator[Identification]:
-        waiting: deque[tuple[str, Future[Pixels]]] = deque()
-        with ThreadPoolExecutor(_cores()) as pool:
+        waiting: _Waiting = deque()
+        with ThreadPoolExecutor(self._threads) as pool:
             try:
                 for photo in photos:
                     waiting.append((photo_name(photo), pool.submit(self._input, photo, box)))
                     if len(waiting) >= 2 * _BATCH:
-                        yield from self._finish(_take(waiting), top_k, box)
+                        yield from self._finish(_take(waiting), top_k)
                 while waiting:
-                    yield from self._finish(_take(waiting), top_k, box)
+                    yield from self._finish(_take(waiting), top_k)
             finally:
                 for _, job in waiting:
                     job.cancel()
 
     def _finish(
-        self, batch: Sequence[tuple[str, Future[Pixels]]], top_k: int, box: Box | None
+        self, batch: Sequence[tuple[str, Future[tuple[Pixels, Box | None]]]], top_k: int
     ) -> Iterator[Identification]:
-        inputs: list[Pixels] = []
+        ready: dict[int, tuple[Pixels, Box | None]] = {}
         failures: dict[int, Failure] = {}
         for place, (_, job) in enumerate(batch):
             try:
-                inputs.append(job.result())
+                ready[place] = job.result()
             except PhotoError as error:
                 failures[place] = Failure(error.code, str(error))
-        rows = iter(self.logits(np.stack(inputs)) if inputs else ())
+        rows = iter(self.logits(np.stack([x for x, _ in ready.values()])) if ready else ())
         for place, (name, _) in enumerate(batch):
             if place in failures:
                 yield Identification(name, None, (), None, self.info, failures[place])
             else:
-                yield self._result(name, next(rows), top_k, box)
+                yield self._result(name, next(rows), top_k, ready[place][1])
 
-    def _input(self, photo: PhotoSource, box: Box | None) -> Pixels:
+    def _input(self, photo: PhotoSource, box: Box | None) -> tuple[Pixels, Box | None]:
+        """The model's input, and the part of the box that lies within the photo."""
         pixels = read_photo(photo)
         if box is not None:
-            try:
-                pixels = crop_to_box(pixels, box)
-            except ValueError as error:
-                raise PhotoError("box_outside", f"{photo_name(photo)}: {error}") from error
-        return to_input(pixels, self.card.input_size, self.card.resize)
+            box = clip_box(box, pixels.shape[1], pixels.shape[0])
+            if box is None:
+                raise PhotoError("box_outside", f"{photo_name(photo)}: the box lies outside of it")
+            pixels = crop_to_box(pixels, box)
+        return to_input(pixels, self.card.input_size, self.card.resize), box
 
     def _result(
         self, name: str, logits: NDArray[np.float32], top_k: int, box: Box | None
@@ -183,8 +190,28 @@ class Spotter:
         )
 
 
-def _take(waiting: deque[tuple[str, Future[Pixels]]]) -> list[tuple[str, Future[Pixels]]]:
+def _take(waiting: _Waiting) -> list[tuple[str, Future[tuple[Pixels, Box | None]]]]:
     return [waiting.popleft() for _ in range(min(_BATCH, len(waiting)))]
+
+
+def _check_box(box: Box | None) -> None:
+    if box is not None and (box[0] >= box[2] or box[1] >= box[3]):
+        raise UsageError(f"the box {box} must have left < right and top < bottom")
+
+
+def _check_graph(session: ort.InferenceSession, card: Card, path: Path) -> None:
+    """Refuse a graph that does not fit its card, before the first photo does."""
+    inputs = {node.name: node.shape for node in session.get_inputs()}
+    outputs = {node.name: node.shape for node in session.get_outputs()}
+    side, classes = card.input_size, len(card.classes)
+    fits = (
+        list(inputs) == ["pixels"]
+        and inputs["pixels"][1:] == [side, side, 3]
+        and {"logits", "embedding", "feature_map"} <= set(outputs)
+        and outputs["logits"][1:] == [classes]
+    )
+    if not fits:
+        raise ModelFileError(f"{path}: its graph does not fit its card; export it again")
 
 
 def _cores() -> int:

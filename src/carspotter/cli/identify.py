@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import json
 import os
 import sys
@@ -49,10 +50,15 @@ def run(
         raise UsageError("--json and --csv exclude each other")
     if photos.count("-") > 1:
         raise UsageError("- stands for one photo on stdin; give it once")
+    if "-" in photos and sys.stdin is None:
+        raise UsageError("- stands for a photo on stdin, but stdin is closed")
     area = None if box is None else parse_box(box)
     # carspotter has a bound of its own, and says so where it is passed.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     spotter = load(model, threads=threads)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be UTF-8; it is printed with escapes, and the run goes on.
+        sys.stdout.reconfigure(errors="backslashreplace")
     show = _printer(style)
     failed = 0
     with _counter(quiet) as count:
@@ -102,7 +108,7 @@ def _in_folder(folder: str) -> Iterator[str]:
         unreadable.append(str(error.filename))
 
     for place, folders, files in os.walk(folder, onerror=note):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (
             os.path.join(place, name)
             for name in sorted(files)

@@ -1,0 +1,197 @@
+"""The base install stays light, and what needs more says what to install."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_model
+
+import carspotter
+from carspotter.errors import CarspotterError, UsageError
+
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "pyarrow",
+    "scipy",
+    "matplotlib",
+    "pydantic",
+    "onnx",
+    "sklearn",
+)
+
+# Newer releases of typer check arguments with it; recognition itself must do without.
+BROUGHT_BY_TYPER = {"pydantic"}
+
+PUBLIC = {
+    "Answer",
+    "Candidate",
+    "CarName",
+    "CarspotterError",
+    "DataError",
+    "ExportError",
+    "Failure",
+    "Identification",
+    "MissingExtraError",
+    "ModelFileError",
+    "ModelInfo",
+    "PhotoError",
+    "RecipeError",
+    "Spotter",
+    "UsageError",
+    "__version__",
+    "load",
+}
+
+
+def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=dict(os.environ),
+    )
+
+
+LOADED = """
+loaded = {name.partition(".")[0] for name, module in sys.modules.items() if module is not None}
+print(*sorted(loaded))
+"""
+
+
+def loaded_by(code: str, *arguments: str | Path) -> set[str]:
+    done = python(f"import sys\n{code}\n{LOADED}", *arguments)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("photo") / "red.png"
+    tiny_model.plain(tiny_model.RED).save(file)
+    return file
+
+
+def test_recognition_loads_nothing_heavy(model: Path, photo: Path) -> None:
+    code = """
+import carspotter
+spotter = carspotter.load(sys.argv[1])
+assert spotter.identify(sys.argv[2]).answer.label == "Audi S4 Sedan 2012"
+assert next(spotter.identify_many([sys.argv[2]])).error is None
+"""
+    loaded = loaded_by(code, model, photo)
+    assert {"carspotter", "numpy", "onnxruntime", "PIL"} <= loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_command_line_loads_nothing_heavy(model: Path, photo: Path) -> None:
+    code = """
+from carspotter.cli import main
+model, photo = sys.argv[1:]
+sys.argv = ["carspotter", "identify", photo, "--model", model]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+    loaded = loaded_by(code, model, photo)
+    assert "onnxruntime" in loaded
+    assert loaded.isdisjoint(set(HEAVY) - BROUGHT_BY_TYPER)
+
+
+def test_importing_alone_loads_nothing() -> None:
+    loaded = loaded_by("import carspotter")
+    assert "carspotter" in loaded
+    assert loaded.isdisjoint({*HEAVY, "numpy", "onnxruntime", "PIL", "pillow_heif", "typer"})
+
+
+def test_help_loads_no_runtime() -> None:
+    code = """
+from carspotter.cli import main
+sys.argv = ["carspotter", "train", "--help"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+    heavy = {*HEAVY, "numpy", "onnxruntime", "PIL"}
+    assert loaded_by(code).isdisjoint(heavy - BROUGHT_BY_TYPER)
+
+
+def test_recognition_works_where_nothing_heavy_is_installed(model: Path, photo: Path) -> None:
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({HEAVY!r}))
+import carspotter
+print(carspotter.load(sys.argv[1]).identify(sys.argv[2]).answer.label)
+"""
+    done = python(code, model, photo)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Audi S4 Sedan 2012\n", "")
+
+
+def test_the_public_names() -> None:
+    assert set(carspotter.__all__) == PUBLIC
+    assert len(carspotter.__all__) == len(PUBLIC)
+    for name in PUBLIC:
+        assert getattr(carspotter, name) is not None
+    assert dir(carspotter) == sorted(PUBLIC)
+
+
+def test_public_names_come_from_where_they_are_defined() -> None:
+    for name in PUBLIC - {"__version__"}:
+        found = getattr(carspotter, name)
+        assert found.__name__ == name
+        assert found.__module__.startswith("carspotter.")
+
+
+def test_a_name_that_does_not_exist() -> None:
+    with pytest.raises(AttributeError, match="wheels"):
+        carspotter.wheels  # noqa: B018
+
+
+def test_the_error_tree() -> None:
+    errors = {name for name in PUBLIC if name.endswith("Error")}
+    assert all(issubclass(getattr(carspotter, name), CarspotterError) for name in errors)
+    assert issubclass(carspotter.MissingExtraError, UsageError)
+    error = carspotter.MissingExtraError("fly", "wings")
+    assert str(error) == "fly needs more packages: pip install 'carspotter[wings]'"
+    assert error.extra == "wings"
+
+
+WITHOUT = """
+import sys
+verb, *missing = sys.argv[1].split()
+sys.modules.update(dict.fromkeys(missing))
+sys.argv = ["carspotter", verb, *sys.argv[2:]]
+from carspotter.cli import main
+main()
+"""
+
+CALLS = {
+    "train": ("lite0", "--data", "nowhere", "--out", "run"),
+    "evaluate": ("stanford-cars-lite0", "--data", "nowhere"),
+    "export": ("run", "--out", "model.onnx"),
+}
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_a_verb_without_its_extra_says_what_to_install(verb: str) -> None:
+    missing = set(HEAVY) - BROUGHT_BY_TYPER
+    done = python(WITHOUT, " ".join([verb, *sorted(missing)]), *CALLS[verb])
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"carspotter: {verb} needs more packages: pip install 'carspotter[train]'\n"
+    )

@@ -1,0 +1,491 @@
+"""Photos of every kind, and every kind of trouble with them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import draw_car, encoded
+from PIL import Image, ImageOps
+
+from carspotter.errors import PhotoError
+from carspotter.photo import MAX_PIXELS, MIN_SIDE, PhotoSource, photo_name, read_photo
+
+CAR = draw_car(0)
+PIXELS = np.asarray(CAR)
+LOSSLESS = encoded(CAR, "PNG")
+
+
+def hand_made_png(width: int, height: int) -> bytes:
+    """A black PNG of one bit a pixel, made row by row: only its few compressed bytes are held."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (width + 7) // 8)
+    rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def icon(png: bytes) -> bytes:
+    """An ICO file that says nothing of the size of the PNG inside."""
+    return struct.pack("<3H4B2H2I", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(png), 22) + png
+
+
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    return hand_made_png(30_000, 30_000)
+
+
+def refusal(source: PhotoSource, name: str | None = None) -> PhotoError:
+    with pytest.raises(PhotoError) as raised:
+        read_photo(source, name=name)
+    assert raised.value.code in PhotoError.CODES
+    return raised.value
+
+
+class TestKindsOfSource:
+    def check(self, source: PhotoSource) -> None:
+        found = read_photo(source)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, PIXELS)
+
+    def test_path(self, tmp_path: Path) -> None:
+        file = tmp_path / "ein Auto 日産.png"
+        file.write_bytes(LOSSLESS)
+        self.check(file)
+        self.check(str(file))
+
+    def test_bytes(self) -> None:
+        self.check(LOSSLESS)
+
+    def test_file_objects(self, tmp_path: Path) -> None:
+        self.check(io.BytesIO(LOSSLESS))
+        file = tmp_path / "a.png"
+        file.write_bytes(LOSSLESS)
+        with file.open("rb") as opened:
+            self.check(opened)
+
+    def test_file_object_that_cannot_seek(self) -> None:
+        class Pipe(io.RawIOBase):
+            rest = LOSSLESS
+
+            def readable(self) -> bool:
+                return True
+
+            def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+                part, self.rest = self.rest[: len(buffer)], self.rest[len(buffer) :]
+                buffer[: len(part)] = part
+                return len(part)
+
+        self.check(io.BufferedReader(Pipe()))
+
+    def test_image(self) -> None:
+        self.check(CAR)
+        self.check(Image.open(io.BytesIO(LOSSLESS)))
+
+    def test_array(self) -> None:
+        self.check(PIXELS)
+
+    def test_array_that_is_a_view(self) -> None:
+        self.check(PIXELS[::-1, ::-1].copy()[::-1, ::-1])
+
+    @pytest.mark.parametrize("form", ["JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000"])
+    def test_formats(self, form: str) -> None:
+        plain = Image.new("RGB", (64, 48), (200, 100, 50))
+        found = read_photo(encoded(plain, form)).astype(int)
+        assert found.shape == (48, 64, 3)
+        assert abs(found - (200, 100, 50)).max() <= 4
+
+    def test_an_ending_says_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(LOSSLESS)
+        self.check(tmp_path / "a.jpg")
+
+
+class TestSourcesAreNotChanged:
+    def test_array(self) -> None:
+        array = PIXELS.copy()
+        array.setflags(write=False)
+        read_photo(array)
+        np.testing.assert_array_equal(array, PIXELS)
+
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "CMYK", "1", "F", "I"])
+    def test_image(self, mode: str) -> None:
+        image = CAR.convert("L").convert(mode) if mode in "FI" else CAR.convert(mode)
+        image.getexif()[0x112] = 6
+        before = image.copy()
+        read_photo(image)
+        assert (image.mode, image.size) == (mode, CAR.size)
+        assert image.tobytes() == before.tobytes()
+        assert image.getexif()[0x112] == 6
+
+    def test_what_is_given_does_not_change_the_image(self) -> None:
+        image = CAR.copy()
+        found = read_photo(image).copy()
+        image.paste((0, 0, 0), (0, 0, *image.size))
+        np.testing.assert_array_equal(found, PIXELS)
+
+
+class TestModes:
+    def test_cmyk(self) -> None:
+        plain = Image.new("RGB", (32, 32), (200, 60, 20)).convert("CMYK")
+        found = read_photo(encoded(plain, "JPEG", quality=95)).astype(int)
+        assert abs(found - (200, 60, 20)).max() <= 6
+
+    def test_grey(self) -> None:
+        grey = CAR.convert("L")
+        found = read_photo(encoded(grey, "PNG"))
+        np.testing.assert_array_equal(found, np.asarray(grey)[..., None].repeat(3, axis=2))
+
+    @pytest.mark.parametrize("form", ["PNG", "TIFF"])
+    def test_16_bit_levels_are_scaled_not_clipped(self, form: str) -> None:
+        levels = np.tile(np.linspace(0, 65535, 64).round().astype(np.uint16), (32, 1))
+        found = read_photo(encoded(Image.fromarray(levels), form))
+        expected = np.rint(levels / 257).astype(np.uint8)
+        assert len(np.unique(found)) > 60
+        np.testing.assert_array_equal(found, expected[..., None].repeat(3, axis=2))
+
+    def test_32_bit_levels(self) -> None:
+        levels = np.tile(np.array([-5, 0, 257 * 100, 65535, 2**31 - 1], np.int32), (20, 4))
+        found = read_photo(encoded(Image.fromarray(levels), "TIFF"))
+        assert found[0, :5, 0].tolist() == [0, 0, 100, 255, 255]
+
+    @pytest.mark.parametrize("top", [1.0, 255.0])
+    def test_floats(self, top: float) -> None:
+        levels = np.tile(np.array([0.0, 0.2, 0.4, 1.0], np.float32) * top, (16, 4))
+        found = read_photo(encoded(Image.fromarray(levels), "TIFF"))
+        assert found[0, :4, 0].tolist() == [0, 51, 102, 255]
+
+    def test_floats_that_are_no_numbers(self) -> None:
+        levels = np.full((16, 16), np.nan, np.float32)
+        assert (read_photo(Image.fromarray(levels)) == 0).all()
+        levels[:, 8:] = np.inf
+        assert read_photo(Image.fromarray(levels))[0, [0, 15], 0].tolist() == [0, 255]
+
+    def test_bilevel(self) -> None:
+        half = Image.new("1", (32, 32))
+        half.paste(1, (0, 0, 16, 32))
+        found = read_photo(encoded(half, "PNG"))
+        assert (found[:, :16] == 255).all()
+        assert (found[:, 16:] == 0).all()
+
+    def test_palette(self) -> None:
+        found = read_photo(encoded(two_colours().convert("P"), "PNG"))
+        assert found[0, 0].tolist() == [255, 0, 0]
+        assert found[0, -1].tolist() == [0, 0, 255]
+
+    def test_palette_with_transparency(self) -> None:
+        image = Image.new("P", (32, 32))
+        image.putpalette([255, 0, 0, 0, 0, 255])
+        image.paste(1, (16, 0, 32, 32))
+        found = read_photo(encoded(image, "PNG", transparency=1))
+        assert found[0, 0].tolist() == [255, 0, 0]
+        assert found[0, -1].tolist() == [255, 255, 255]
+
+    def test_palette_with_half_transparency(self) -> None:
+        image = Image.new("P", (32, 32))
+        image.putpalette([255, 0, 0, 0, 0, 255])
+        found = read_photo(encoded(image, "PNG", transparency=bytes([0x80, 0xFF])))
+        assert abs(found[0, 0].astype(int) - (255, 127, 127)).max() <= 1
+
+    def test_transparency_is_laid_over_white(self) -> None:
+        image = Image.new("RGBA", (32, 32), (200, 0, 0, 255))
+        image.paste((0, 0, 0, 0), (0, 0, 10, 32))
+        image.paste((0, 0, 0, 128), (10, 0, 20, 32))
+        for source in (encoded(image, "PNG"), encoded(image, "WEBP", lossless=True), image):
+            found = read_photo(source).astype(int)
+            assert found[0, 5].tolist() == [255, 255, 255]
+            assert abs(found[0, 15] - 127).max() <= 1
+            assert found[0, 25].tolist() == [200, 0, 0]
+
+    def test_grey_with_transparency(self) -> None:
+        image = Image.new("LA", (32, 32), (0, 0))
+        image.paste((90, 255), (16, 0, 32, 32))
+        found = read_photo(encoded(image, "PNG"))
+        assert found[0, 0].tolist() == [255, 255, 255]
+        assert found[0, -1].tolist() == [90, 90, 90]
+
+    @pytest.mark.parametrize("mode", ["L", "1"])
+    def test_a_transparent_grey(self, mode: str) -> None:
+        found = read_photo(encoded(Image.new(mode, (32, 32), 0), "PNG", transparency=0))
+        assert (found == 255).all()
+
+    def test_a_transparent_colour(self) -> None:
+        image = Image.new("RGB", (32, 32), (10, 20, 30))
+        image.paste((200, 0, 0), (16, 0, 32, 32))
+        found = read_photo(encoded(image, "PNG", transparency=(10, 20, 30)))
+        assert found[0, -1].tolist() == [200, 0, 0]
+        assert found[0, 0].tolist() == [255, 255, 255]
+
+    @pytest.mark.parametrize("mode", ["YCbCr", "HSV", "RGBX", "RGBa"])
+    def test_rarer_modes(self, mode: str) -> None:
+        image = Image.new("RGB", (32, 32), (200, 60, 20))
+        image = image.convert("RGBA").convert(mode) if mode == "RGBa" else image.convert(mode)
+        assert abs(read_photo(image).astype(int) - (200, 60, 20)).max() <= 4
+
+
+def two_colours() -> Image.Image:
+    """Red on the left, blue on the right."""
+    image = Image.new("RGB", (64, 32), (255, 0, 0))
+    image.paste((0, 0, 255), (32, 0, 64, 32))
+    return image
+
+
+# How a camera that is held in each of the eight ways stores an upright scene, after the EXIF
+# standard: what row 0 and column 0 of the stored picture are in the scene.
+STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda scene: scene,
+    2: lambda scene: scene[:, ::-1],
+    3: lambda scene: scene[::-1, ::-1],
+    4: lambda scene: scene[::-1],
+    5: lambda scene: scene.transpose(1, 0, 2),
+    6: lambda scene: scene[:, ::-1].transpose(1, 0, 2),
+    7: lambda scene: scene[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda scene: scene[::-1].transpose(1, 0, 2),
+}
+
+
+def turned(orientation: int) -> tuple[Image.Image, Image.Exif]:
+    stored = np.ascontiguousarray(STORED[orientation](PIXELS))
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    return Image.fromarray(stored), exif
+
+
+class TestRotation:
+    @pytest.mark.parametrize("orientation", STORED)
+    @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+    def test_photos_are_upright(self, orientation: int, form: str) -> None:
+        image, exif = turned(orientation)
+        found = read_photo(encoded(image, form, exif=exif, lossless=True))
+        np.testing.assert_array_equal(found, PIXELS)
+
+    @pytest.mark.parametrize("orientation", STORED)
+    def test_jpegs_are_upright(self, orientation: int) -> None:
+        image, exif = turned(orientation)
+        found = read_photo(encoded(image, "JPEG", exif=exif, quality=100, subsampling=0))
+        assert found.shape == PIXELS.shape
+        assert abs(found.astype(int) - PIXELS).mean() < 3
+
+    def test_an_opened_image_is_upright(self) -> None:
+        image, exif = turned(6)
+        opened = Image.open(io.BytesIO(encoded(image, "PNG", exif=exif)))
+        np.testing.assert_array_equal(read_photo(opened), PIXELS)
+        np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(opened)), PIXELS)
+
+    @pytest.mark.parametrize("orientation", [0, 9, 65535])
+    def test_an_orientation_that_does_not_exist(self, orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        np.testing.assert_array_equal(read_photo(encoded(CAR, "PNG", exif=exif)), PIXELS)
+
+    def test_exif_that_makes_no_sense(self) -> None:
+        found = read_photo(encoded(CAR, "JPEG", exif=b"Exif\0\0no such thing"))
+        assert found.shape == PIXELS.shape
+
+    @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+    def test_heic(self, orientation: int, tmp_path: Path) -> None:
+        pillow_heif = pytest.importorskip("pillow_heif")
+        image, exif = turned(orientation)
+        heif = pillow_heif.from_pillow(image)
+        heif.info["exif"] = exif.tobytes()
+        file = tmp_path / "IMG_0001.HEIC"
+        heif.save(file, quality=95)
+        found = read_photo(file)
+        assert found.shape == PIXELS.shape
+        # HEIC halves the resolution of colour, so only the broad picture is the same.
+        blocks = [p.astype(float).reshape(9, 8, 12, 8, 3).mean((1, 3)) for p in (found, PIXELS)]
+        assert abs(blocks[0] - blocks[1]).mean() < 8
+
+
+def test_the_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (32, 32), c) for c in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    for form, options in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})):
+        data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+        assert read_photo(data)[0, 0].tolist() == [255, 0, 0], form
+
+
+ENDLESS = 2_000
+"""Bytes that are kept of a drawn JPEG, to cut it off in the middle."""
+
+
+class TestTrouble:
+    @pytest.fixture
+    def put(self, tmp_path: Path) -> Callable[[str, bytes], Path]:
+        def write(name: str, content: bytes) -> Path:
+            (tmp_path / name).write_bytes(content)
+            return tmp_path / name
+
+        return write
+
+    @pytest.fixture
+    def sources(self, put: Callable[[str, bytes], Path], tmp_path: Path, bomb: bytes) -> dict:
+        heic = io.BytesIO()
+        pytest.importorskip("pillow_heif").from_pillow(CAR).save(heic)
+        one = Image.new("RGB", (1, 1))
+        (tmp_path / "folder.jpg").mkdir()
+        return {
+            put("truncated.jpg", encoded(CAR, quality=95)[:ENDLESS]): "broken",
+            put("truncated.png", LOSSLESS[:-2_000]): "broken",
+            put("truncated.webp", encoded(CAR, "WEBP")[:-200]): "broken",
+            put("truncated.gif", encoded(CAR, "GIF")[:ENDLESS]): "broken",
+            put("truncated.heic", heic.getvalue()[:-200]): "broken",
+            put("text.jpg", b"This is no photo.\n" * 50): "not_an_image",
+            put("zeros.jpg", bytes(5_000)): "not_an_image",
+            put("page.png", b"<!DOCTYPE html><html><body>404</body></html>"): "not_an_image",
+            put("jpeg-start.jpg", b"\xff\xd8\xff"): "not_an_image",
+            put("empty.jpg", b""): "empty",
+            put("dot.png", encoded(one, "PNG")): "too_small",
+            put("flat.png", encoded(one.resize((500, MIN_SIDE - 1)), "PNG")): "too_small",
+            put("bomb.png", bomb): "too_large",
+            put("bomb.ico", icon(bomb)): "too_large",
+            tmp_path / "missing.jpg": "not_found",
+            tmp_path / "missing" / "a.jpg": "not_found",
+            tmp_path / "folder.jpg": "unreadable",
+            tmp_path / ("long" * 100): "unreadable",
+            tmp_path / "nul\0.jpg": "unreadable",
+        }
+
+    def test_each_trouble_has_its_code(self, sources: dict[Path, str]) -> None:
+        found = {file.name: refusal(file).code for file in sources}
+        assert found == {file.name: code for file, code in sources.items()}
+        # The one code that is left needs a box.
+        assert set(found.values()) == PhotoError.CODES - {"box_outside"}
+
+    def test_each_message_is_one_line_that_names_the_photo(self, sources: dict[Path, str]) -> None:
+        for file in sources:
+            for message in (str(refusal(file)), str(refusal(str(file)))):
+                assert message.startswith(f"{file}: ")
+                assert "\n" not in message or file.suffix == ".heic"
+                assert len(message) < 1000 + len(str(file))
+
+    def test_a_message_has_no_line_breaks(self, sources: dict[Path, str]) -> None:
+        assert [str(refusal(file)) for file in sources if "\n" in str(refusal(file))] == []
+
+    def test_a_given_name_is_used(self, sources: dict[Path, str]) -> None:
+        for file in sources:
+            assert str(refusal(file, name="upload 1")).startswith("upload 1: ")
+
+    def test_bytes_and_files_get_the_same_codes(self, sources: dict[Path, str]) -> None:
+        for file, code in sources.items():
+            if "\0" not in str(file) and code not in ("not_found", "unreadable"):
+                error = refusal(file.read_bytes())
+                assert (error.code, str(error).partition(": ")[0]) == (code, "<bytes>")
+                assert refusal(io.BytesIO(file.read_bytes())).code == code
+
+    def test_the_smallest_photo(self) -> None:
+        read_photo(encoded(Image.new("RGB", (MIN_SIDE, MIN_SIDE)), "PNG"))
+        error = refusal(Image.new("RGB", (MIN_SIDE, MIN_SIDE - 1)))
+        assert error.code == "too_small"
+        assert f"{MIN_SIDE}x{MIN_SIDE - 1}" in str(error)
+
+    def test_a_bomb_is_refused_before_it_is_decoded(self, bomb: bytes) -> None:
+        import tracemalloc
+
+        assert len(bomb) < 500_000
+        tracemalloc.start()
+        try:
+            assert refusal(bomb).code == "too_large"
+            assert tracemalloc.get_traced_memory()[1] < 50_000_000
+        finally:
+            tracemalloc.stop()
+
+    def test_a_bomb_is_refused_whatever_pillow_was_told(
+        self, bomb: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        error = refusal(bomb)
+        assert error.code == "too_large"
+        assert "30000x30000" in str(error)
+
+    def test_an_array_too_large(self) -> None:
+        side = int(MAX_PIXELS**0.5) + 1
+        array = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (side, side, 3))
+        assert refusal(array).code == "too_large"
+
+    def test_a_file_too_large(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr("carspotter.photo.MAX_BYTES", 1 << 20)
+        file = tmp_path / "device"
+        file.write_bytes(bytes((1 << 20) + 1))
+        for source in (file, io.BytesIO(file.read_bytes())):
+            error = refusal(source)
+            assert (error.code, "1 MiB" in str(error)) == ("too_large", True)
+        file.write_bytes(LOSSLESS + bytes((1 << 20) - len(LOSSLESS)))
+        np.testing.assert_array_equal(read_photo(file), PIXELS)
+
+    @pytest.mark.parametrize(
+        "array",
+        [
+            np.zeros((32, 32), np.uint8),
+            np.zeros((32, 32, 1), np.uint8),
+            np.zeros((32, 32, 4), np.uint8),
+            np.zeros((3, 32, 32), np.uint8),
+            np.zeros((1, 32, 32, 3), np.uint8),
+            np.zeros((32, 32, 3), np.float32),
+            np.zeros((32, 32, 3), np.uint16),
+        ],
+        ids=lambda array: f"{array.shape}-{array.dtype}",
+    )
+    def test_arrays_of_other_kinds(self, array: np.ndarray) -> None:
+        error = refusal(array)
+        assert error.code == "not_an_image"
+        assert str(array.shape) in str(error)
+
+    def test_an_array_too_small(self) -> None:
+        assert refusal(np.zeros((15, 40, 3), np.uint8)).code == "too_small"
+        assert refusal(np.zeros((0, 0, 3), np.uint8)).code == "too_small"
+
+    def test_closed_things(self) -> None:
+        opened = Image.open(io.BytesIO(LOSSLESS))
+        opened.close()
+        assert refusal(opened).code == "broken"
+        file = io.BytesIO(LOSSLESS)
+        file.close()
+        assert refusal(file).code == "unreadable"
+
+    @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "ICO"])
+    def test_damage_gives_pixels_or_a_photo_error(self, form: str) -> None:
+        whole = encoded(CAR, form)
+        rng = np.random.default_rng(0)
+        for _ in range(60):
+            data = bytearray(whole)
+            for place in rng.integers(0, len(data), 3):
+                data[place] = rng.integers(256)
+            with contextlib.suppress(PhotoError):
+                found = read_photo(bytes(data[: rng.integers(len(data) // 2, len(data) + 1)]))
+                assert (found.dtype, found.ndim, found.shape[2]) == (np.uint8, 3, 3)
+
+    @pytest.mark.parametrize("source", [bytearray(LOSSLESS), memoryview(LOSSLESS), None, 3])
+    def test_what_is_no_source_at_all(self, source: object) -> None:
+        with contextlib.suppress(PhotoError, TypeError):
+            read_photo(source)  # type: ignore[arg-type]
+
+
+def test_an_unknown_code_is_a_mistake_in_the_code() -> None:
+    with pytest.raises(ValueError, match="sunny"):
+        PhotoError("sunny", "a.jpg: too sunny")
+
+
+def test_names_of_sources(tmp_path: Path) -> None:
+    assert photo_name("a/b.jpg") == "a/b.jpg"
+    assert photo_name(tmp_path / "b.jpg") == str(tmp_path / "b.jpg")
+    assert photo_name(b"\xff\xd8") == "<bytes>"
+    assert photo_name(PIXELS) == "<array>"
+    assert photo_name(CAR) == "<image>"
+    assert photo_name(io.BytesIO()) == "<file>"
+    (tmp_path / "c.png").write_bytes(LOSSLESS)
+    with (tmp_path / "c.png").open("rb") as opened:
+        assert photo_name(opened) == str(tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as image:
+        assert photo_name(image) == str(tmp_path / "c.png")
