@@ -87,7 +87,10 @@ def _read_huggingface(root: Path) -> DataSet:
 
 def _class_names(file: Path) -> tuple[str, ...]:
     """The class names that the `datasets` library keeps in a parquet file's schema."""
-    metadata = pq.read_schema(file).metadata or {}
+    try:
+        metadata = pq.read_schema(file).metadata or {}
+    except (OSError, ValueError) as error:  # pyarrow's own errors are both
+        raise DataError(f"{file}: not a parquet file that can be read ({error})") from error
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return tuple(features["label"]["names"])
@@ -126,8 +129,8 @@ def _torchvision_root(root: Path) -> Path | None:
 def _read_torchvision(root: Path) -> DataSet:
     base = _torchvision_root(root)
     assert base is not None
-    meta = _load_mat(base / "devkit" / "cars_meta.mat")
-    class_names = tuple(str(name) for name in np.atleast_1d(meta["class_names"]))
+    meta = _load_mat(base / "devkit" / "cars_meta.mat", "class_names")
+    class_names = tuple(str(name) for name in np.atleast_1d(meta))
     pictures: list[Picture] = []
     for split, candidates in _MAT_FILES.items():
         folder = base / f"cars_{split}"
@@ -143,7 +146,13 @@ def _read_torchvision(root: Path) -> DataSet:
 def _mat_pictures(
     file: Path, folder: Path, split: str, class_names: tuple[str, ...]
 ) -> Iterator[Picture]:
-    for row in np.atleast_1d(_load_mat(file)["annotations"]):
+    rows = np.atleast_1d(_load_mat(file, "annotations"))
+    lacking = {"fname", "class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"} - set(
+        rows.dtype.names or ()
+    )
+    if lacking:
+        raise DataError(f"{file}: its annotations lack {', '.join(sorted(lacking))}")
+    for row in rows:
         name, number = str(row["fname"]), int(row["class"])
         if not 1 <= number <= len(class_names):
             raise DataError(f"{file}: {name} has class {number} of 1 to {len(class_names)}")
@@ -158,12 +167,14 @@ def _mat_pictures(
         )
 
 
-def _load_mat(file: Path) -> dict[str, Any]:
+def _load_mat(file: Path, variable: str) -> Any:
     from scipy.io import loadmat  # only this layout needs it, and it is slow to import
 
     try:
-        return dict(loadmat(file, squeeze_me=True))
-    except (OSError, ValueError, NotImplementedError) as error:
+        return loadmat(file, squeeze_me=True)[variable]
+    except KeyError:
+        raise DataError(f"{file}: holds no {variable!r}") from None
+    except Exception as error:  # scipy's reader raises many kinds on a damaged file
         raise DataError(f"{file}: not a MATLAB file that can be read ({error})") from error
 
 

@@ -70,7 +70,9 @@ def fit_thresholds(
         right = sums.argmax(axis=1) == groups[targets[left]]
         order = np.argsort(-confidence, kind="stable")
         share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-        keeping = np.flatnonzero(share >= promise)
+        # Pictures of equal confidence are answered together: a threshold cannot part them.
+        ends = np.append(np.diff(confidence[order]) < 0, True)[: len(order)]
+        keeping = np.flatnonzero((share >= promise) & ends)
         thresholds[level] = float(confidence[order[keeping[-1]]]) if len(keeping) else 1.0
         left = left[confidence < thresholds[level]]
     return thresholds

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 LEAST_AGREEMENT = 0.999
 """Share of real pictures on which file and checkpoint must name the same class."""
 
+LARGEST_DIFFERENCE = 0.01
+"""Of any logit, on real pictures, between file and checkpoint."""
+
 Counter = Callable[[int, int], None]
 
 
@@ -156,6 +159,11 @@ def export_run(
         raise ExportError(
             f"{out} was not written: on {parity.pictures} pictures the file names the checkpoint's "
             f"class for {100 * parity.agreement:.2f} %, needed are {100 * LEAST_AGREEMENT:.1f} %"
+        )
+    if parity.largest_difference > LARGEST_DIFFERENCE:
+        raise ExportError(
+            f"{out} was not written: a logit of the file differs from the checkpoint's by "
+            f"{parity.largest_difference:.2g}, allowed is {LARGEST_DIFFERENCE}"
         )
     measured: dict[str, Any] = {
         "split": "test" if has_test else "validation",

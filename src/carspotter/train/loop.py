@@ -21,7 +21,7 @@ from carspotter.train.run import RunFolder
 from carspotter.train.trainer import Trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from rich.console import Console
 
@@ -55,12 +55,11 @@ def train(
     data = open_data_set(data_root)
     parts = stratified_split(data.split("train"), recipe.val_fraction, recipe.seed)
     train_part, val_part = parts
-    folder.begin(recipe, data_root, {"train": train_part, "val": val_part}, resume=resume)
+    named_parts = {"train": train_part, "val": val_part}
+    folder.check(recipe, named_parts, resume=resume)
     crop = Crop(recipe.crop == "box", recipe.box_margin)
     with counting("decoding", console) as count:
         decoded = decoded_pictures(train_part, crop, recipe.cache_side, progress=count)
-    for reason in decoded.broken.values():
-        folder.log(f"left out: {reason}", console)
     labels = [train_part[place].label for place in decoded.kept]
     _need_every_class(data.class_names, labels, data_root)
     number = {name: index for index, name in enumerate(data.class_names)}
@@ -74,12 +73,28 @@ def train(
         "fingerprint": fingerprint(train_part),
     }
     trainer = Trainer(recipe, data.class_names, trained_on, folder, console)
+    if not resume:  # only now: a run that cannot start leaves no folder that bars the next try
+        folder.begin(recipe, data_root, named_parts)
+    told: set[str] = set()
+
+    def leave_out(reasons: Iterable[str]) -> None:
+        for reason in reasons:
+            if reason not in told:
+                folder.log(f"left out: {reason}", console)
+                told.add(reason)
+
+    leave_out(decoded.broken.values())
     if resume and folder.last.is_file():
         trainer.resume()
     trainer.fit(
         pictures,
         functools.partial(
-            _validate, pictures=val_part, class_names=data.class_names, recipe=recipe, crop=crop
+            _validate,
+            pictures=val_part,
+            class_names=data.class_names,
+            recipe=recipe,
+            crop=crop,
+            leave_out=leave_out,
         ),
     )
     return folder
@@ -101,6 +116,7 @@ def _validate(
     class_names: Sequence[str],
     recipe: Recipe,
     crop: Crop,
+    leave_out: Callable[[Iterable[str]], None],
 ) -> dict[str, float]:
     found = predict(
         pictures,
@@ -109,6 +125,7 @@ def _validate(
         size=recipe.eval_size,
         crop=crop,
     )
+    leave_out(found.broken.values())
     exact = measure(found.logits, found.targets, class_names)[0]
     loss = functional.cross_entropy(torch.from_numpy(found.logits), torch.from_numpy(found.targets))
     return {

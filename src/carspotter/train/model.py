@@ -51,10 +51,11 @@ class CarClassifier(nn.Module):
         config = self.backbone.pretrained_cfg
         self.register_buffer("mean", 255 * torch.tensor(config["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(config["std"]).view(1, 3, 1, 1))
+        features = self.backbone.head_hidden_size  # not num_features: some widen after pooling
         self.head = nn.Sequential(
-            nn.BatchNorm1d(self.backbone.num_features),
+            nn.BatchNorm1d(features),
             nn.Dropout(recipe.dropout),
-            nn.Linear(self.backbone.num_features, classes),
+            nn.Linear(features, classes),
         )
         self._frozen = self._freeze(recipe.freeze_stages)
 

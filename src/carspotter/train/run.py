@@ -52,15 +52,10 @@ class RunFolder:
         """Where the data set lay when the run began."""
         return Path(json.loads((self.path / "about.json").read_text(encoding="utf-8"))["data"])
 
-    def begin(
-        self,
-        recipe: Recipe,
-        data_root: Path,
-        parts: Mapping[str, Sequence[Picture]],
-        *,
-        resume: bool,
+    def check(
+        self, recipe: Recipe, parts: Mapping[str, Sequence[Picture]], *, resume: bool
     ) -> None:
-        """Make the folder, or check that it is this run's.
+        """Check that there is no run yet, or that it is this one.
 
         Raises:
             UsageError: there is a run already and `resume` is not set.
@@ -69,11 +64,6 @@ class RunFolder:
         """
         there = self.recipe
         if not there.is_file():
-            self.path.mkdir(parents=True, exist_ok=True)
-            about = {"data": str(data_root.resolve()), "versions": _versions()}
-            write_text(self.path / "about.json", json.dumps(about, indent=1) + "\n")
-            self._write_split(parts)
-            write_text(there, recipe.to_toml())
             return
         if not resume:
             raise UsageError(f"{self.path} holds a run already; go on with it by --resume")
@@ -83,6 +73,16 @@ class RunFolder:
             raise RecipeError(f"{there} is of another recipe; they differ in: {', '.join(keys)}")
         if self.read_split() != {p.key: part for part, ps in parts.items() for p in ps}:
             raise DataError(f"{self.path / 'split.csv'} is of other data; use another folder")
+
+    def begin(
+        self, recipe: Recipe, data_root: Path, parts: Mapping[str, Sequence[Picture]]
+    ) -> None:
+        """Make the folder. The recipe comes last: with it, the folder holds a run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        about = {"data": str(data_root.resolve()), "versions": _versions()}
+        write_text(self.path / "about.json", json.dumps(about, indent=1) + "\n")
+        self._write_split(parts)
+        write_text(self.recipe, recipe.to_toml())
 
     def log(self, text: str, console: Console) -> None:
         """Append a line to log.txt and show it."""

@@ -178,6 +178,8 @@ class Trainer:
                 lines.append({"epoch": at.epoch, **line, "seconds": round(at.seconds, 1)})
                 self.folder.write_metrics(lines)
                 self.folder.log(_epoch_text(lines[-1]), self.console)
+                # Last: a resumed run drops lines beyond the checkpoint, but writes none anew.
+                self._save_last()
         self.folder.log(
             f"best: {100 * at.best_accuracy:.2f} % on validation, in epoch {at.best_epoch}; "
             f"{at.seconds / 60:.1f} minutes in all",
@@ -268,7 +270,6 @@ class Trainer:
         if accuracy > at.best_accuracy:
             at.best_accuracy, at.best_epoch = accuracy, at.epoch
             self._save_best()
-        self._save_last()
 
     def _save_best(self) -> None:
         content = {

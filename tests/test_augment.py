@@ -1,0 +1,254 @@
+"""Augmentation and batches: random, and yet a function of seed, epoch and picture alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import draw_car, encoded
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from torch.utils.data import DataLoader  # noqa: E402
+
+from carspotter.data import Crop, DecodedPictures, Picture, decoded_pictures  # noqa: E402
+from carspotter.train import Recipe  # noqa: E402
+from carspotter.train.augment import (  # noqa: E402
+    BatchMixer,
+    Draw,
+    EpochBatches,
+    TrainingPictures,
+    stream_seed,
+)
+
+# From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+COUNT = 14
+
+
+def recipe(**changes: Any) -> Recipe:
+    basis: dict[str, Any] = {
+        "name": "tiny",
+        "backbone": "test_efficientnet",
+        "weights": "none",
+        "seed": 5,
+        "epochs": 4,
+        "sizes": (32, 48),
+        "eval_size": 48,
+        "batch_size": 4,
+        "lr": 1e-3,
+    }
+    return Recipe(**{**basis, **changes})
+
+
+@pytest.fixture(scope="module")
+def decoded(tmp_path_factory: pytest.TempPathFactory) -> DecodedPictures:
+    folder = tmp_path_factory.mktemp("augment")
+    pictures = []
+    for i in range(COUNT):
+        (folder / f"{i}.jpg").write_bytes(encoded(draw_car(i, i)))
+        pictures.append(Picture(f"train/{i}.jpg", "train", str(i % 3), folder / f"{i}.jpg"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CARSPOTTER_CACHE", str(folder / "cache"))
+        return decoded_pictures(pictures, Crop(), 64)
+
+
+def training_pictures(decoded: DecodedPictures, **changes: Any) -> TrainingPictures:
+    return TrainingPictures(decoded, np.arange(COUNT, dtype=np.int64) % 3, recipe(**changes))
+
+
+# --- pictures ----------------------------------------------------------------------------------
+
+
+def test_picture_is_the_same_whatever_came_before(decoded: DecodedPictures) -> None:
+    pictures = training_pictures(decoded)
+    first, target = pictures[Draw(3, 1, 32)]
+    assert first.shape == (3, 32, 32)
+    assert first.dtype == torch.uint8
+    assert target == 0
+    torch.manual_seed(99)
+    for other in (Draw(3, 0, 32), Draw(8, 1, 48), Draw(4, 1, 32)):
+        pictures[other]
+    torch.rand(17)
+    again, _ = training_pictures(decoded)[Draw(3, 1, 32)]
+    assert torch.equal(first, again)
+
+
+def test_picture_differs_by_epoch_seed_and_number(decoded: DecodedPictures) -> None:
+    pictures = training_pictures(decoded)
+    first, _ = pictures[Draw(3, 1, 32)]
+    assert not torch.equal(first, pictures[Draw(3, 2, 32)][0])
+    assert not torch.equal(first, training_pictures(decoded, seed=6)[Draw(3, 1, 32)][0])
+    assert not torch.equal(first, pictures[Draw(4, 1, 32)][0])
+
+
+def test_targets_are_those_of_the_pictures(decoded: DecodedPictures) -> None:
+    pictures = training_pictures(decoded)
+    assert len(pictures) == COUNT
+    assert [pictures[Draw(i, 0, 32)][1] for i in range(COUNT)] == [i % 3 for i in range(COUNT)]
+
+
+def test_no_augmentation_is_a_plain_resize(decoded: DecodedPictures) -> None:
+    plain = training_pictures(
+        decoded, crop_scale=(1.0, 1.0), crop_aspect=(1.333, 1.334), flip=0, rotation=0, jitter=0
+    )
+    whole = Image.fromarray(decoded[2])  # 85x64
+    expected = np.asarray(whole.resize((32, 32), Image.Resampling.BILINEAR)).astype(np.int16)
+    found = plain[Draw(2, 0, 32)][0].permute(1, 2, 0).numpy().astype(np.int16)
+    assert np.abs(found - expected).mean() < 3
+    always = training_pictures(
+        decoded, crop_scale=(1.0, 1.0), crop_aspect=(1.333, 1.334), flip=1, rotation=0, jitter=0
+    )
+    flipped = always[Draw(2, 0, 32)][0].permute(1, 2, 0).numpy().astype(np.int16)
+    assert np.array_equal(flipped, found[:, ::-1])
+
+
+def test_workers_change_nothing(decoded: DecodedPictures) -> None:
+    def epoch(workers: int, before: int) -> list[tuple[Any, Any]]:
+        torch.manual_seed(before)
+        batches = EpochBatches(COUNT, recipe())
+        batches.start_at(2)
+        loader = DataLoader(training_pictures(decoded), batch_sampler=batches, num_workers=workers)
+        return list(loader)
+
+    alone, shared = epoch(0, before=1), epoch(2, before=2)
+    assert len(alone) == len(shared) == COUNT // 4
+    for (pictures, targets), (others, other_targets) in zip(alone, shared, strict=True):
+        assert torch.equal(pictures, others)
+        assert torch.equal(targets, other_targets)
+
+
+# --- batches -----------------------------------------------------------------------------------
+
+
+def batches_of(
+    epoch: int, step: int = 0, *, count: int = 50, rank: int = 0, world: int = 1, **changes: Any
+) -> list[list[Draw]]:
+    batches = EpochBatches(count, recipe(**changes), rank, world)
+    batches.start_at(epoch, step)
+    return list(batches)
+
+
+def numbers(batches: list[list[Draw]]) -> list[int]:
+    return [draw.picture for batch in batches for draw in batch]
+
+
+def test_epoch_takes_each_picture_at_most_once() -> None:
+    batches = batches_of(0)
+    assert [len(batch) for batch in batches] == [4] * 12
+    assert len(EpochBatches(50, recipe())) == 12
+    assert len(set(numbers(batches))) == 48
+    assert set(numbers(batches)) <= set(range(50))
+    assert numbers(batches) != sorted(numbers(batches))
+
+
+def test_every_picture_comes_in_some_epoch() -> None:
+    assert {n for epoch in range(8) for n in numbers(batches_of(epoch))} == set(range(50))
+
+
+def test_epochs_and_seeds_have_their_own_order() -> None:
+    orders = {tuple(numbers(batches_of(epoch, seed=seed))) for epoch in range(3) for seed in (5, 6)}
+    assert len(orders) == 6
+    assert batches_of(1) == batches_of(1)
+
+
+def test_batches_say_epoch_and_size() -> None:
+    for epoch, size in enumerate((32, 32, 48, 48)):
+        assert {(d.epoch, d.size) for b in batches_of(epoch) for d in b} == {(epoch, size)}
+
+
+def test_epoch_goes_on_where_it_was_left() -> None:
+    whole = batches_of(3)
+    for step in (0, 1, 5, 11):
+        assert batches_of(3, step) == whole[step:]
+    assert batches_of(3, 12) == []
+
+
+def test_next_epoch_starts_at_its_first_batch() -> None:
+    batches = EpochBatches(50, recipe())
+    batches.start_at(0, 9)
+    assert len(list(batches)) == 3
+    batches.start_at(1)
+    assert list(batches) == batches_of(1)
+
+
+def test_ranks_share_an_epoch_without_overlap() -> None:
+    first, second = (batches_of(2, rank=rank, world=2) for rank in range(2))
+    assert len(first) == len(second) == 50 // 8
+    assert len(set(numbers(first)) | set(numbers(second))) == 48
+    # Together they see what one process with batches of both sees.
+    together = [a + b for a, b in zip(first, second, strict=True)]
+    assert together == batches_of(2, batch_size=8)
+    assert batches_of(2, 3, rank=1, world=2) == second[3:]
+
+
+def test_fewer_pictures_than_a_batch() -> None:
+    batches = batches_of(0, count=3)
+    assert len(batches) == 1
+    assert sorted(numbers(batches)) == [0, 1, 2]
+
+
+def test_streams_of_random_numbers_have_their_own_seeds() -> None:
+    seeds = {stream_seed(a, b) for a in range(30) for b in range(30)}
+    assert len(seeds) == 900
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert stream_seed(1, 23) != stream_seed(12, 3)
+
+
+# --- mixing ------------------------------------------------------------------------------------
+
+
+def one_colour_batch() -> tuple[Any, Any]:
+    """Pictures whose one lit channel is the number of their class."""
+    targets = torch.tensor([0, 1, 2, 1, 0, 2])
+    lit = torch.nn.functional.one_hot(targets, 3).float()
+    return lit[:, :, None, None].expand(-1, -1, 32, 32).contiguous(), targets
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mixup_alpha": 0.0}, {"cutmix_alpha": 0.0}, {}], ids=["cutmix", "mixup", "both"]
+)
+def test_mixed_targets_are_the_shares_of_the_pictures(changes: dict[str, float]) -> None:
+    mixer = BatchMixer(recipe(mix_probability=1.0, **changes), 3)
+    pictures, targets = one_colour_batch()
+    torch.manual_seed(0)
+    partly = 0
+    for _ in range(20):
+        mixed, soft = mixer(pictures.clone(), targets)
+        assert mixed.shape == pictures.shape
+        assert soft.shape == (6, 3)
+        assert torch.allclose(soft.sum(dim=1), torch.ones(6), atol=1e-6)
+        assert (soft >= 0).all()
+        assert torch.allclose(mixed.mean(dim=(2, 3)), soft, atol=1e-4)
+        partly += bool(((soft > 0.01) & (soft < 0.99)).any())
+    assert partly >= 5
+
+
+def test_no_mixing() -> None:
+    pictures, targets = one_colour_batch()
+    same, goal = BatchMixer(recipe(mix_probability=0.0), 3)(pictures, targets)
+    assert torch.equal(same, pictures)
+    assert torch.equal(goal, targets)
+
+
+def test_share_of_mixed_batches() -> None:
+    mixer = BatchMixer(recipe(mix_probability=0.3), 3)
+    pictures, targets = one_colour_batch()
+    torch.manual_seed(0)
+    mixed = sum(mixer(pictures, targets)[1].ndim == 2 for _ in range(400))
+    assert 80 <= mixed <= 160
+
+
+def test_mixing_follows_the_seed() -> None:
+    mixer = BatchMixer(recipe(mix_probability=0.5), 3)
+    pictures, targets = one_colour_batch()
+
+    def draw(seed: int) -> Any:
+        torch.manual_seed(seed)
+        return mixer(pictures, targets)[0]
+
+    assert all(torch.equal(draw(seed), draw(seed)) for seed in range(6))
+    assert any(not torch.equal(draw(0), draw(seed)) for seed in range(1, 6))

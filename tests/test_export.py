@@ -1,0 +1,275 @@
+"""The exported file: its outputs, its card, and when it is not written."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CLASSES
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+from carspotter.card import CARD_KEY, Card, parse_card  # noqa: E402
+from carspotter.data import PictureReader, open_data_set, stratified_split  # noqa: E402
+from carspotter.errors import DataError, ExportError, ModelFileError  # noqa: E402
+from carspotter.export import export_run, onnx_file  # noqa: E402
+from carspotter.names import LEVELS  # noqa: E402
+from carspotter.photo import read_photo  # noqa: E402
+from carspotter.preprocess import to_input  # noqa: E402
+from carspotter.spotter import load  # noqa: E402
+from carspotter.train import Recipe, checkpoint, load_checkpoint  # noqa: E402
+from carspotter.train.model import CarClassifier  # noqa: E402
+
+SIZE = 64
+
+RECIPE = Recipe(
+    name="tiny",
+    backbone="test_efficientnet",
+    weights="none",
+    epochs=1,
+    sizes=(SIZE,),
+    eval_size=SIZE,
+    lr=1e-3,
+    val_fraction=0.25,
+)
+
+
+def classifier() -> CarClassifier:
+    """A network whose answers differ from picture to picture, though it never learned."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = CarClassifier(RECIPE, len(CLASSES)).train()
+        # Batch norm learns the statistics of noise, so that features do not fade.
+        with torch.no_grad():
+            for _ in range(20):
+                model(torch.randint(0, 256, (16, 3, SIZE, SIZE), dtype=torch.uint8))
+            model.head[-1].weight.mul_(4)
+    return model.eval()
+
+
+def make_run(folder: Path, data_root: Path) -> Path:
+    """A run folder as training leaves it, without the training."""
+    data = open_data_set(data_root)
+    train, val = stratified_split(data.split("train"), RECIPE.val_fraction, RECIPE.seed)
+    folder.mkdir()
+    with (folder / "split.csv").open("w", newline="") as file:
+        rows = [(p.key, p.label, name) for name, ps in (("train", train), ("val", val)) for p in ps]
+        csv.writer(file).writerows([("key", "label", "part"), *rows])
+    content = {
+        "model": classifier().state_dict(),
+        "recipe": RECIPE.model_dump(),
+        "class_names": list(CLASSES),
+        "trained_on": {"layout": data.layout, "pictures": len(train), "fingerprint": "abc"},
+        "epoch": 1,
+        "val_accuracy": 0.5,
+    }
+    checkpoint.save(folder / "best.ckpt", content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("export") / "run", drawn_data)
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, drawn_data: Path) -> tuple[Path, Card, onnx_file.Parity]:
+    out = run.parent / "model.onnx"
+    return (out, *export_run(run, out, data_root=drawn_data))
+
+
+@pytest.fixture(scope="module")
+def session(exported: tuple[Path, Card, onnx_file.Parity]) -> Any:
+    return ort.InferenceSession(str(exported[0]), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def inputs(drawn_data: Path) -> np.ndarray:
+    """(24, S, S, 3): the test pictures as the model takes them."""
+    reader = PictureReader()
+    pictures = open_data_set(drawn_data).split("test")
+    return np.stack([to_input(read_photo(reader.read(p)), SIZE) for p in pictures])
+
+
+# --- what is written ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_outputs_have_their_shapes(session: Any, inputs: np.ndarray, count: int) -> None:
+    assert [output.name for output in session.get_outputs()] == [
+        "logits",
+        "embedding",
+        "feature_map",
+    ]
+    logits, embedding, feature_map = session.run(None, {"pixels": inputs[:count]})
+    assert logits.shape == (count, len(CLASSES))
+    assert embedding.ndim == 2
+    assert feature_map.ndim == 4
+    assert len(embedding) == len(feature_map) == count
+    assert embedding.shape[1] == feature_map.shape[1]
+    assert {v.dtype for v in (logits, embedding, feature_map)} == {np.dtype(np.float32)}
+    # The heat map's promise: the embedding is the mean of the feature map.
+    assert np.allclose(feature_map.mean(axis=(2, 3)), embedding, atol=1e-4)
+
+
+def test_outputs_are_those_of_the_checkpoint(session: Any, inputs: np.ndarray, run: Path) -> None:
+    found = session.run(None, {"pixels": inputs})
+    model = load_checkpoint(run).model
+    with torch.inference_mode():
+        expected = model.outputs(torch.from_numpy(inputs).permute(0, 3, 1, 2))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.abs(ours - theirs.numpy()).max() < 1e-3
+    assert len(set(found[0].argmax(axis=1))) > 1  # not one answer for all
+
+
+def test_batch_changes_no_answer(session: Any, inputs: np.ndarray) -> None:
+    together = session.run(["logits"], {"pixels": inputs})[0]
+    alone = np.concatenate(
+        [session.run(["logits"], {"pixels": inputs[i : i + 1]})[0] for i in (0, 7)]
+    )
+    assert np.abs(together[[0, 7]] - alone).max() < 1e-3
+
+
+def test_parity_is_measured_on_the_test_split(exported: tuple[Path, Card, Any]) -> None:
+    parity = exported[2]
+    assert parity.pictures == 24
+    assert parity.agreement == 1.0
+    assert 0 <= parity.largest_difference < 1e-3
+
+
+def test_card_is_in_the_file(exported: tuple[Path, Card, Any], session: Any) -> None:
+    text = session.get_modelmeta().custom_metadata_map[CARD_KEY]
+    assert json.loads(text)["format_version"] == 1
+    card = parse_card(text, "model.onnx")
+    assert card == exported[1]
+    assert card.name == "tiny"
+    assert tuple(name.label for name in card.classes) == CLASSES
+    assert (card.input_size, card.resize) == (SIZE, "squash")
+    assert len(card.mean) == len(card.std) == 3
+    assert all(0 <= m < 1 and 0 < s < 1 for m, s in zip(card.mean, card.std, strict=True))
+    assert card.temperature > 0
+    assert set(card.thresholds) == set(LEVELS)
+    assert all(0 < value <= 1 for value in card.thresholds.values())
+    assert card.trained_on == {"layout": "huggingface", "pictures": 54, "fingerprint": "abc"}
+
+
+def test_card_has_the_measured_accuracy(
+    exported: tuple[Path, Card, Any], session: Any, inputs: np.ndarray
+) -> None:
+    measured = exported[1].accuracy["measured"]
+    guesses = session.run(["logits"], {"pixels": inputs})[0].argmax(axis=1)
+    right = np.mean(guesses == np.arange(24) % 3)
+    assert (measured["split"], measured["crop"], measured["pictures"]) == ("test", "whole", 24)
+    assert measured["exact"]["top1"] == pytest.approx(right, abs=1e-6)
+    assert set(measured) >= set(LEVELS)
+    assert exported[1].accuracy["validation"]["pictures"] == 18
+
+
+def test_mean_and_std_of_the_card_are_those_inside(exported: tuple[Path, Card, Any]) -> None:
+    model = classifier()
+    assert exported[1].mean == pytest.approx((model.mean.flatten() / 255).tolist(), abs=1e-5)
+    assert exported[1].std == pytest.approx((model.std.flatten() / 255).tolist(), abs=1e-5)
+
+
+def test_file_loads_for_recognition(exported: tuple[Path, Card, Any], session: Any) -> None:
+    spotter = load(exported[0])
+    assert spotter.card == exported[1]
+    assert spotter.info.sha256 == hashlib.sha256(exported[0].read_bytes()).hexdigest()
+    photo = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    found = spotter.identify(photo, top_k=3)
+    logits = session.run(["logits"], {"pixels": to_input(photo, SIZE)[None]})[0][0]
+    assert [c.label for c in found.candidates] == [CLASSES[i] for i in np.argsort(-logits)]
+
+
+def test_changed_byte_is_refused(exported: tuple[Path, Card, Any], tmp_path: Path) -> None:
+    data = bytearray(exported[0].read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "changed.onnx").write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"changed\.onnx.*checksum"):
+        load(tmp_path / "changed.onnx")
+
+
+def test_without_a_test_split_the_validation_part_is_measured(
+    exported: tuple[Path, Card, Any],
+    run: Path,
+    drawn_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proto = onnx.load(exported[0])
+    monkeypatch.setattr(onnx_file, "to_onnx", lambda model, size: proto)
+    (tmp_path / "data").mkdir()
+    for file in (drawn_data / "data").glob("train-*"):
+        shutil.copy(file, tmp_path / "data")
+    card, parity = export_run(run, tmp_path / "model.onnx", data_root=tmp_path)
+    assert parity.pictures == 18
+    assert card.accuracy["measured"]["split"] == "validation"
+    assert card.accuracy["measured"]["pictures"] == 18
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+def with_changed_logits(file: Path, node: str, constant: np.ndarray, **attributes: int) -> Any:
+    """The model of a file, its logits sent through one more node."""
+    proto = onnx.load(file)
+    for there in proto.graph.node:
+        there.output[:] = ["as they were" if name == "logits" else name for name in there.output]
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(constant, "constant"))
+    proto.graph.node.append(
+        onnx.helper.make_node(node, ["as they were", "constant"], ["logits"], **attributes)
+    )
+    return proto
+
+
+@pytest.mark.parametrize("fault", ["other classes", "other confidences"])
+def test_other_answers_are_not_written(
+    exported: tuple[Path, Card, Any],
+    run: Path,
+    drawn_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    if fault == "other classes":
+        broken = with_changed_logits(exported[0], "Gather", np.array([1, 2, 0]), axis=1)
+    else:
+        broken = with_changed_logits(exported[0], "Mul", np.array(2, np.float32))
+    monkeypatch.setattr(onnx_file, "to_onnx", lambda model, size: broken)
+    out = tmp_path / "model.onnx"
+    with pytest.raises(ExportError, match=r"model\.onnx was not written"):
+        export_run(run, out, data_root=drawn_data)
+    assert list(tmp_path.iterdir()) == []
+    out.write_bytes(b"an older model")
+    with pytest.raises(ExportError):
+        export_run(run, out, data_root=drawn_data)
+    assert list(tmp_path.iterdir()) == [out]
+    assert out.read_bytes() == b"an older model"
+
+
+def test_run_without_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ModelFileError, match="no such checkpoint"):
+        export_run(tmp_path / "run", tmp_path / "model.onnx")
+
+
+def test_data_that_has_moved(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--data"):
+        export_run(run, tmp_path / "model.onnx", data_root=tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_of_another_run(run: Path, drawn_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    shutil.copy(drawn_data / "data" / "train-00000-of-00002.parquet", tmp_path / "data")
+    with pytest.raises(DataError, match="lacks validation pictures"):
+        export_run(run, tmp_path / "model.onnx", data_root=tmp_path)
+    assert not (tmp_path / "model.onnx").exists()
