@@ -179,6 +179,12 @@ def test_mean_and_std_of_the_card_are_those_inside(exported: tuple[Path, Card, A
     assert exported[1].std == pytest.approx((model.std.flatten() / 255).tolist(), abs=1e-5)
 
 
+def test_file_holds_no_path_of_this_machine(exported: tuple[Path, Card, Any]) -> None:
+    content = exported[0].read_bytes()
+    assert b"onnx_file.py" not in content
+    assert str(Path(__file__).parents[1]).encode() not in content
+
+
 def test_file_loads_for_recognition(exported: tuple[Path, Card, Any], session: Any) -> None:
     spotter = load(exported[0])
     assert spotter.card == exported[1]

@@ -79,10 +79,10 @@ class TestOutput:
         text = done.stdout.splitlines()
         assert len(text) == 12
         red, green, blue, black = text[::3]
-        assert red == f"{names[0]}: Audi S4 Sedan 2012, 100 %"
-        assert green.startswith(f"{names[1]}: Audi S4, 100 %")
+        assert red == f"{names[0]}: Audi S4 Sedan 2012, over 99 %"
+        assert green.startswith(f"{names[1]}: Audi S4, over 99 %")
         assert "body style and year are not clear" in green
-        assert blue.startswith(f"{names[2]}: Audi, 100 %")
+        assert blue.startswith(f"{names[2]}: Audi, over 99 %")
         assert "the model is not clear" in blue
         assert black == f"{names[3]}: not clear which car this is"
         assert text[1].split("%")[1].strip() == "Audi S4 Sedan 2012"
@@ -92,7 +92,7 @@ class TestOutput:
         done = carspotter("identify", "none.jpg", colours / "red.png", "--model", model)
         assert (done.returncode, done.stderr) == (1, "")
         assert done.stdout.splitlines()[0] == "none.jpg: error: no such file"
-        assert f"{colours / 'red.png'}: Audi S4 Sedan 2012, 100 %" in done.stdout
+        assert f"{colours / 'red.png'}: Audi S4 Sedan 2012, over 99 %" in done.stdout
 
     def test_json(self, carspotter: Carspotter, model: Path, colours: Path) -> None:
         names = {

@@ -121,7 +121,10 @@ def evaluate(
     data: Data,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     report: Annotated[Path | None, typer.Option(help="Folder to write metrics.json into.")] = None,
-    crop: Annotated[str, typer.Option(help="whole, or box where the data has boxes.")] = "whole",
+    crop: Annotated[
+        str | None,
+        typer.Option(help="whole, or box where the data has boxes. Default: as it was trained."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

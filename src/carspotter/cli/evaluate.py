@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Subject:
     recogniser: Recogniser
     size: int
     resize: ResizeMode
+    crop: Crop
 
 
 def load_subject(model: str) -> Subject:
@@ -46,12 +47,26 @@ def load_subject(model: str) -> Subject:
     """
     if Path(model).is_dir() or model.endswith(".ckpt"):
         found = load_checkpoint(Path(model))
-        about = {"name": found.recipe.name, "checkpoint": Path(model).name}
-        return Subject(about, found.class_names, found.recognise, found.recipe.eval_size, "squash")
+        recipe = found.recipe
+        return Subject(
+            about={"name": recipe.name, "checkpoint": Path(model).name},
+            class_names=found.class_names,
+            recogniser=found.recognise,
+            size=recipe.eval_size,
+            resize="squash",
+            crop=recipe.area(),
+        )
     spotter = load(model)
-    names = tuple(name.label for name in spotter.card.classes)
     card = spotter.card
-    return Subject(spotter.info.to_dict(), names, spotter.logits, card.input_size, card.resize)
+    trained_on = card.trained_on
+    return Subject(
+        about=spotter.info.to_dict(),
+        class_names=tuple(name.label for name in card.classes),
+        recogniser=spotter.logits,
+        size=card.input_size,
+        resize=card.resize,
+        crop=Crop(trained_on.get("crop") == "box", trained_on.get("box_margin", Crop().margin)),
+    )
 
 
 def run(
@@ -60,14 +75,15 @@ def run(
     split: str,
     report: Path | None,
     *,
-    crop: str,
+    crop: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Measure, print, and write metrics.json where a report is asked for."""
-    if crop not in ("whole", "box"):
+    if crop not in (None, "whole", "box"):
         raise UsageError(f"--crop {crop}: must be whole or box")
     subject = load_subject(model)
+    area = subject.crop if crop is None else replace(subject.crop, to_box=crop == "box")
     data = open_data_set(data_root)
     console = Console(stderr=True, quiet=quiet)
     started = time.monotonic()
@@ -78,12 +94,12 @@ def run(
             subject.recogniser,
             size=subject.size,
             resize=subject.resize,
-            crop=Crop(crop == "box"),
+            crop=area,
             progress=count,
         )
     seconds = time.monotonic() - started
     metrics = measure(found.logits, found.targets, subject.class_names)
-    result = _document(subject, data, split, crop, found, metrics, seconds)
+    result = _document(subject, data, split, area, found, metrics, seconds)
     if report is not None:
         write_text(report / "metrics.json", json.dumps(result, indent=1) + "\n")
     if as_json:
@@ -96,7 +112,7 @@ def _document(
     subject: Subject,
     data: DataSet,
     split: str,
-    crop: str,
+    crop: Crop,
     found: Predictions,
     metrics: Sequence[Metrics],
     seconds: float,
@@ -108,7 +124,7 @@ def _document(
         "data": {
             "layout": data.layout,
             "split": split,
-            "crop": crop,
+            "crop": f"box + {crop.margin} px" if crop.to_box else "whole",
             "pictures": len(found.pictures),
             "fingerprint": fingerprint(found.pictures),
         },

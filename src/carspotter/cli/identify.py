@@ -150,7 +150,8 @@ def _text(found: Identification) -> list[str]:
 
 
 def _in_words(answer: Answer) -> str:
-    percent = f"{100 * answer.confidence:.0f} %"
+    # No answer is certain, however the figure rounds.
+    percent = "over 99 %" if answer.confidence > 0.99 else f"{100 * answer.confidence:.0f} %"
     if answer.level == "exact":
         return f"{answer.label}, {percent}"
     if answer.level == "model":

@@ -94,6 +94,9 @@ def to_onnx(model: CarClassifier, size: int) -> onnx.ModelProto:
     assert program is not None
     proto = program.model_proto
     assert isinstance(proto, onnx.ModelProto)
+    # The exporter notes for each node from which line of which file it came: paths of this machine.
+    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info):
+        part.ClearField("metadata_props")
     return proto
 
 
@@ -137,7 +140,7 @@ def export_run(
     checkpoint = load_checkpoint(run)
     folder = RunFolder(run)
     data = _run_data(folder, data_root)
-    crop = Crop(checkpoint.recipe.crop == "box", checkpoint.recipe.box_margin)
+    crop = checkpoint.recipe.area()
     val_part = _validation_part(folder, data)
     with counting("calibrating") as count:
         val = _predict(checkpoint.recognise, checkpoint, val_part, crop, count)

@@ -1,4 +1,4 @@
-"""Setting of the C library's memory allocator for training on a CPU."""
+"""Setting of the C library's memory allocator for torch on a CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
 
     Activations are large and come and go in every step; by default each is mapped anew and
     cleared page by page, a tenth to a third of a training step's time on a small machine.
-    Does nothing with another C library.
+    Does nothing with another C library. It holds for the whole process, and twice is as once.
     """
     if platform.libc_ver()[0] != "glibc":
         return

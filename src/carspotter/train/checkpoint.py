@@ -11,6 +11,7 @@ import torch
 
 from carspotter.errors import ModelFileError
 from carspotter.files import replacing
+from carspotter.train.allocator import keep_freed_memory
 from carspotter.train.model import CarClassifier
 from carspotter.train.recipe import Recipe
 
@@ -93,6 +94,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ModelFileError: no such file, not a checkpoint, or of another format.
     """
     content = load(path / "best.ckpt" if path.is_dir() else path)
+    keep_freed_memory()  # batch after batch of activations: see there
     recipe = Recipe.model_validate(content["recipe"])
     model = CarClassifier(recipe, len(content["class_names"]), pretrained=False)
     model.load_state_dict(content["model"])

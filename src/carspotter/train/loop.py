@@ -57,7 +57,7 @@ def train(
     train_part, val_part = parts
     named_parts = {"train": train_part, "val": val_part}
     folder.check(recipe, named_parts, resume=resume)
-    crop = Crop(recipe.crop == "box", recipe.box_margin)
+    crop = recipe.area()
     with counting("decoding", console) as count:
         decoded = decoded_pictures(train_part, crop, recipe.cache_side, progress=count)
     labels = [train_part[place].label for place in decoded.kept]
@@ -68,6 +68,7 @@ def train(
         "layout": data.layout,
         "split": "train",
         "crop": recipe.crop,
+        "box_margin": recipe.box_margin,
         "pictures": len(decoded),
         "val_pictures": len(val_part),
         "fingerprint": fingerprint(train_part),

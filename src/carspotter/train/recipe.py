@@ -11,6 +11,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from carspotter.data import Crop
 from carspotter.errors import RecipeError
 
 
@@ -73,6 +74,15 @@ class Recipe(BaseModel):
     mixup_alpha: float = Field(0.2, ge=0)
     cutmix_alpha: float = Field(1.0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_booleans(cls, values: Any) -> Any:
+        # Python takes true for 1; in a recipe it is a slip.
+        slips = [k for k, v in values.items() if isinstance(v, bool)]
+        if slips:
+            raise ValueError(f"{slips[0]}: true and false are no numbers")
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if any(size < 32 for size in self.sizes):
@@ -88,6 +98,10 @@ class Recipe(BaseModel):
     def size_at(self, epoch: int) -> int:
         """The training size in an epoch, counted from 0."""
         return self.sizes[min(epoch * len(self.sizes) // self.epochs, len(self.sizes) - 1)]
+
+    def area(self) -> Crop:
+        """Which part of each picture the model is trained on."""
+        return Crop(self.crop == "box", self.box_margin)
 
     def to_toml(self) -> str:
         """The recipe with every key spelt out, as `load_recipe` reads it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -188,7 +188,7 @@ class Trainer:
 
     def _loader(
         self, pictures: TrainingPictures, batches: EpochBatches
-    ) -> DataLoader[tuple[Tensor, int]]:
+    ) -> Iterable[tuple[Tensor, Tensor]]:
         loader = DataLoader(
             pictures,
             batch_sampler=batches,
@@ -197,11 +197,10 @@ class Trainer:
             prefetch_factor=4,
         )
         ready = self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-        assert isinstance(ready, DataLoader) or hasattr(ready, "__iter__")
-        return ready  # type: ignore[return-value]
+        return cast("Iterable[tuple[Tensor, Tensor]]", ready)  # one loader in, one out
 
     def _epoch(
-        self, loader: DataLoader[tuple[Tensor, int]], steps: int, bar: TrainingBar
+        self, loader: Iterable[tuple[Tensor, Tensor]], steps: int, bar: TrainingBar
     ) -> dict[str, float]:
         """One pass over the training pictures, from the step at which the run stands."""
         at, recipe = self.progress, self.recipe

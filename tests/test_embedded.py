@@ -1,0 +1,79 @@
+"""The model inside the package: it is what it says, and does on real photos what it claims."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Carspotter, draw_car, encoded
+
+import carspotter as package
+from carspotter.data import PictureReader, open_data_set
+from carspotter.names import stanford_names
+from carspotter.spotter import DEFAULT_MODEL, Spotter, shipped_models
+
+
+@pytest.fixture(scope="module")
+def spotter() -> Spotter:
+    return package.load()
+
+
+def test_it_knows_the_stanford_cars(spotter: Spotter) -> None:
+    assert spotter.card.classes == tuple(stanford_names().values())
+    assert spotter.card.name == DEFAULT_MODEL
+
+
+def test_it_is_small_enough_to_ship() -> None:
+    assert shipped_models()[DEFAULT_MODEL].stat().st_size <= 16e6
+
+
+def test_readme_states_what_was_measured(spotter: Spotter) -> None:
+    measured = spotter.card.accuracy["measured"]
+    assert (measured["split"], measured["pictures"]) == ("test", 8041)
+    rows = re.findall(r"^\| (exact|make and model|make) \|(.+)\|$", _readme(), re.MULTILINE)
+    assert [name for name, _ in rows] == ["exact", "make and model", "make"]
+    for name, cells in rows:
+        level = measured["model" if name == "make and model" else name]
+        keys = ("top1", "top5", "macro_precision", "macro_recall", "macro_f1")
+        stated = [float(cell.strip(" %")) for cell in cells.split("|")]
+        assert stated == [level["classes"], *(round(100 * level[key], 2) for key in keys)]
+
+
+def test_models_lists_it(carspotter: Carspotter) -> None:
+    listed = json.loads(carspotter("models", "--json").stdout)
+    assert [row["name"] for row in listed] == list(shipped_models())
+    text = carspotter("models").stdout
+    assert DEFAULT_MODEL in text
+    assert "top-1 accuracy: 88.6 % of 8041 test pictures" in text
+
+
+def test_it_answers_as_the_command_does(
+    spotter: Spotter, carspotter: Carspotter, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(encoded(draw_car(7)))
+    found = json.loads(carspotter("identify", photo, "--json").stdout)
+    assert found == spotter.identify(photo).to_dict()
+
+
+def test_accuracy_on_real_photos(spotter: Spotter, stanford: Path) -> None:
+    """Each 20th official test picture: 88.6 % of all, so 4 in 100 below would be no accident."""
+    pictures = open_data_set(stanford).split("test")[::20]
+    reader = PictureReader()
+    found = spotter.identify_many(reader.read(picture) for picture in pictures)
+    right = answered = kept = 0
+    for picture, result in zip(pictures, found, strict=True):
+        assert result.answer is not None
+        right += result.candidates[0].label == picture.label
+        if result.answer.level == "exact":
+            answered += 1
+            kept += result.answer.label == picture.label
+    assert right / len(pictures) >= 0.84
+    assert answered / len(pictures) >= 0.4
+    assert kept / answered >= 0.94
+
+
+def _readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
