@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_model
 from PIL import Image, ImageDraw
+from tiny_model import BLACK, BLUE, GREEN, RED, plain
 
 ROOT = Path(__file__).parent.parent
 
@@ -112,3 +114,18 @@ def drawn_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_parquet(root / "data" / f"{split}-00000-of-00002.parquet", rows[:half])
         write_parquet(root / "data" / f"{split}-00001-of-00002.parquet", rows[half:])
     return root
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file that tells plain colours apart."""
+    return tiny_model.write(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one photo for each level of answer."""
+    folder = tmp_path_factory.mktemp("colours")
+    for name, colour in (("red", RED), ("green", GREEN), ("blue", BLUE), ("black", BLACK)):
+        plain(colour).save(folder / f"{name}.png")
+    return folder
