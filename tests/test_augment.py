@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import draw_car, encoded
 from PIL import Image
+from torch.utils.data import DataLoader
 
-torch = pytest.importorskip("torch")
-
-from torch.utils.data import DataLoader  # noqa: E402
-
-from carspotter.data import Crop, DecodedPictures, Picture, decoded_pictures  # noqa: E402
-from carspotter.train import Recipe  # noqa: E402
-from carspotter.train.augment import (  # noqa: E402
+from carspotter.data import Crop, DecodedPictures, Picture, decoded_pictures
+from carspotter.train import Recipe
+from carspotter.train.augment import (
     BatchMixer,
     Draw,
     EpochBatches,

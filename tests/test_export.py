@@ -10,23 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+import torch
 from conftest import CLASSES
 
-torch = pytest.importorskip("torch")
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
-
-from carspotter.card import CARD_KEY, Card, parse_card  # noqa: E402
-from carspotter.data import PictureReader, open_data_set, stratified_split  # noqa: E402
-from carspotter.errors import DataError, ExportError, ModelFileError  # noqa: E402
-from carspotter.export import export_run, onnx_file  # noqa: E402
-from carspotter.names import LEVELS  # noqa: E402
-from carspotter.photo import read_photo  # noqa: E402
-from carspotter.preprocess import to_input  # noqa: E402
-from carspotter.spotter import load  # noqa: E402
-from carspotter.train import Recipe, checkpoint, load_checkpoint  # noqa: E402
-from carspotter.train.model import CarClassifier  # noqa: E402
+from carspotter.card import CARD_KEY, Card, parse_card
+from carspotter.data import PictureReader, open_data_set, stratified_split
+from carspotter.errors import DataError, ExportError, ModelFileError
+from carspotter.export import export_run, onnx_file
+from carspotter.names import LEVELS
+from carspotter.photo import read_photo
+from carspotter.preprocess import to_input
+from carspotter.spotter import load
+from carspotter.train import Recipe, checkpoint, load_checkpoint
+from carspotter.train.model import CarClassifier
 
 SIZE = 64
 

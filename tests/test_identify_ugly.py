@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pillow_heif
 import pytest
 from cli_checks import complaint, lines, photos
 from conftest import Carspotter, draw_car, encoded
@@ -41,7 +42,7 @@ class TestUglyPhotos:
             "no ending": (encoded(plain(GREEN), "PNG"), GREEN),
         }
         phone = io.BytesIO()
-        pytest.importorskip("pillow_heif").from_pillow(red).save(phone, quality=100)
+        pillow_heif.from_pillow(red).save(phone, quality=100)
         good["phone.HEIC"] = (phone.getvalue(), RED)
         bad = {
             "truncated.jpg": (encoded(draw_car(0), quality=95)[:2_000], "broken"),

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import CLASSES, draw_car, encoded, write_parquet
 from PIL import Image
+from scipy.io import loadmat, savemat
 
 from carspotter.data import Crop, Picture, PictureReader, open_data_set, read_pixels
 from carspotter.data.index import fingerprint
 from carspotter.errors import DataError
 from carspotter.names import stanford_names
 from carspotter.photo import read_photo
-
-savemat = pytest.importorskip("scipy.io").savemat
-loadmat = pytest.importorskip("scipy.io").loadmat
-pq = pytest.importorskip("pyarrow.parquet")
 
 TRAIN_MAT = "devkit/cars_train_annos.mat"
 ROOT_TEST_MAT = "cars_test_annos_withlabels.mat"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn.metrics as sklearn_metrics
 
-pytest.importorskip("torch")
-sklearn_metrics = pytest.importorskip("sklearn.metrics")
-
-from carspotter.decide import Decider, softmax  # noqa: E402
-from carspotter.evaluate import measure  # noqa: E402
-from carspotter.evaluate.calibration import (  # noqa: E402
+from carspotter.decide import Decider, softmax
+from carspotter.evaluate import measure
+from carspotter.evaluate.calibration import (
     fit_temperature,
     fit_thresholds,
     negative_log_likelihood,
 )
-from carspotter.names import LEVELS, CarName, Level, split_name, stanford_names  # noqa: E402
+from carspotter.names import LEVELS, CarName, Level, split_name, stanford_names
 
 NAMES = tuple(stanford_names())
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from conftest import encoded
 from PIL import Image, ImageOps
@@ -257,7 +258,6 @@ class TestRotation:
 
     @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
     def test_heic(self, orientation: int, tmp_path: Path) -> None:
-        pillow_heif = pytest.importorskip("pillow_heif")
         image, exif = turned(orientation)
         heif = pillow_heif.from_pillow(image)
         heif.info["exif"] = exif.tobytes()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from conftest import encoded
 from PIL import Image
@@ -38,7 +39,7 @@ class TestTrouble:
     @pytest.fixture
     def sources(self, put: Callable[[str, bytes], Path], tmp_path: Path, bomb: bytes) -> dict:
         heic = io.BytesIO()
-        pytest.importorskip("pillow_heif").from_pillow(CAR).save(heic)
+        pillow_heif.from_pillow(CAR).save(heic)
         one = Image.new("RGB", (1, 1))
         (tmp_path / "folder.jpg").mkdir()
         return {

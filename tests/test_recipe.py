@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
-
-from carspotter.data import PictureReader, open_data_set  # noqa: E402
-from carspotter.errors import RecipeError  # noqa: E402
-from carspotter.photo import read_photo  # noqa: E402
-from carspotter.train import Recipe, load_recipe, shipped_recipes, weights  # noqa: E402
-from carspotter.train.model import CarClassifier  # noqa: E402
-from carspotter.train.trainer import lr_factor  # noqa: E402
-from carspotter.train.weights import pretrained_backbone  # noqa: E402
+from carspotter.data import PictureReader, open_data_set
+from carspotter.errors import RecipeError
+from carspotter.photo import read_photo
+from carspotter.train import Recipe, load_recipe, shipped_recipes, weights
+from carspotter.train.model import CarClassifier
+from carspotter.train.trainer import lr_factor
+from carspotter.train.weights import pretrained_backbone
 
 TINY = "test_efficientnet"
 

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import CLASSES, Carspotter, draw_car, encoded, write_parquet
+from rich.console import Console
 
-torch = pytest.importorskip("torch")
-
-from rich.console import Console  # noqa: E402
-
-from carspotter.errors import UsageError  # noqa: E402
-from carspotter.train import checkpoint, load_recipe, train  # noqa: E402
-from carspotter.train.recipe import Recipe  # noqa: E402
+from carspotter.errors import UsageError
+from carspotter.train import checkpoint, load_recipe, train
+from carspotter.train.recipe import Recipe
 
 # One thread: the network is so small that more would only wait for each other.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Style: TypeAlias = Literal["text", "json", "csv"]
 
 PHOTO_ENDINGS = frozenset(
-    f".{ending}"
-    for ending in "jpg jpeg jpe png webp bmp gif tif tiff jp2 heic heif avif".split()  # noqa: SIM905
+    {".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    | {".heic", ".heif", ".avif"}
 )
 """What is taken from a folder; a file that is named itself may have any ending."""
 
@@ -61,7 +61,7 @@ def run(
         sys.stdout.reconfigure(errors="backslashreplace")
     show = _printer(style)
     failed = 0
-    with _counter(quiet) as count:
+    with _Counter(quiet) as count:
         for found in spotter.identify_many(expand(photos), top_k=top, box=area):
             failed += found.error is not None
             show(found)
@@ -161,7 +161,7 @@ def _in_words(answer: Answer) -> str:
     return "not clear which car this is"
 
 
-class _counter:  # noqa: N801 (used as a function)
+class _Counter:
     """A count of photos on stderr, where that is a terminal and there is more than one."""
 
     def __init__(self, quiet: bool) -> None:
