@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from carspotter.train.run import RunFolder
 from carspotter.train.trainer import Trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.console import Console
 
@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Recipe, data_root: Path, out: Path, *, resume: bool = False, console: Console
+    recipe: Recipe,
+    data_root: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    console: Console,
+    watch: Callable[[Mapping[str, Any]], None] = lambda line: None,
 ) -> RunFolder:
     """Train a classifier on the training split of a data set, and keep the best epoch.
 
@@ -40,6 +46,8 @@ def train(
         out: the run folder.
         resume: go on with the run that `out` holds.
         console: for progress and messages.
+        watch: called after each epoch with its line of metrics.jsonl; what it raises ends the run,
+            whose checkpoints are whole.
 
     Returns:
         The run folder.
@@ -97,6 +105,7 @@ def train(
             crop=crop,
             leave_out=leave_out,
         ),
+        watch,
     )
     return folder
 

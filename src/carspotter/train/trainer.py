@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -156,13 +156,17 @@ class Trainer:
         self.folder.log(f"resumed in epoch {at.epoch + 1} after {at.step} steps", self.console)
 
     def fit(
-        self, pictures: TrainingPictures, validate: Callable[[CarClassifier], dict[str, float]]
+        self,
+        pictures: TrainingPictures,
+        validate: Callable[[CarClassifier], dict[str, float]],
+        watch: Callable[[Mapping[str, Any]], None],
     ) -> None:
         """Train to the end of the recipe, or until patience runs out.
 
         Args:
             pictures: the training part.
             validate: figures of a model on the validation part, `val_accuracy` among them.
+            watch: called after each epoch, once its checkpoint is written.
         """
         at, recipe = self.progress, self.recipe
         batches = EpochBatches(len(pictures), recipe)
@@ -180,6 +184,7 @@ class Trainer:
                 self.folder.log(_epoch_text(lines[-1]), self.console)
                 # Last: a resumed run drops lines beyond the checkpoint, but writes none anew.
                 self._save_last()
+                watch(lines[-1])
         self.folder.log(
             f"best: {100 * at.best_accuracy:.2f} % on validation, in epoch {at.best_epoch}; "
             f"{at.seconds / 60:.1f} minutes in all",
