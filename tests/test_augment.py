@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from carspotter.data import Crop, DecodedPictures, Picture, decoded_pictures
+from carspotter.errors import DataError
 from carspotter.train import Recipe
 from carspotter.train.augment import (
     BatchMixer,
@@ -25,6 +26,11 @@ from carspotter.train.augment import (
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 COUNT = 14
+
+
+def at(picture: int, epoch: int, size: int, place: int | None = None) -> Draw:
+    """A draw in an epoch that takes the pictures in their own order, if no place is said."""
+    return Draw(picture, epoch, size, picture if place is None else place)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -63,30 +69,32 @@ def training_pictures(decoded: DecodedPictures, **changes: Any) -> TrainingPictu
 
 def test_picture_is_the_same_whatever_came_before(decoded: DecodedPictures) -> None:
     pictures = training_pictures(decoded)
-    first, target = pictures[Draw(3, 1, 32)]
+    first, target = pictures[at(3, 1, 32)]
     assert first.shape == (3, 32, 32)
     assert first.dtype == torch.uint8
     assert target == 0
     torch.manual_seed(99)
-    for other in (Draw(3, 0, 32), Draw(8, 1, 48), Draw(4, 1, 32)):
+    for other in (at(3, 0, 32), at(8, 1, 48), at(4, 1, 32)):
         pictures[other]
     torch.rand(17)
-    again, _ = training_pictures(decoded)[Draw(3, 1, 32)]
+    again, _ = training_pictures(decoded)[at(3, 1, 32)]
     assert torch.equal(first, again)
 
 
 def test_picture_differs_by_epoch_seed_and_number(decoded: DecodedPictures) -> None:
     pictures = training_pictures(decoded)
-    first, _ = pictures[Draw(3, 1, 32)]
-    assert not torch.equal(first, pictures[Draw(3, 2, 32)][0])
-    assert not torch.equal(first, training_pictures(decoded, seed=6)[Draw(3, 1, 32)][0])
-    assert not torch.equal(first, pictures[Draw(4, 1, 32)][0])
+    first, _ = pictures[at(3, 1, 32)]
+    assert not torch.equal(first, pictures[at(3, 2, 32)][0])
+    assert not torch.equal(first, training_pictures(decoded, seed=6)[at(3, 1, 32)][0])
+    assert not torch.equal(first, pictures[at(4, 1, 32)][0])
+    # Drawn twice in an epoch, as balanced sampling may, it does not come twice the same.
+    assert not torch.equal(first, pictures[at(3, 1, 32, place=9)][0])
 
 
 def test_targets_are_those_of_the_pictures(decoded: DecodedPictures) -> None:
     pictures = training_pictures(decoded)
     assert len(pictures) == COUNT
-    assert [pictures[Draw(i, 0, 32)][1] for i in range(COUNT)] == [i % 3 for i in range(COUNT)]
+    assert [pictures[at(i, 0, 32)][1] for i in range(COUNT)] == [i % 3 for i in range(COUNT)]
 
 
 def test_no_augmentation_is_a_plain_resize(decoded: DecodedPictures) -> None:
@@ -95,19 +103,89 @@ def test_no_augmentation_is_a_plain_resize(decoded: DecodedPictures) -> None:
     )
     whole = Image.fromarray(decoded[2])  # 85x64
     expected = np.asarray(whole.resize((32, 32), Image.Resampling.BILINEAR)).astype(np.int16)
-    found = plain[Draw(2, 0, 32)][0].permute(1, 2, 0).numpy().astype(np.int16)
+    found = plain[at(2, 0, 32)][0].permute(1, 2, 0).numpy().astype(np.int16)
     assert np.abs(found - expected).mean() < 3
     always = training_pictures(
         decoded, crop_scale=(1.0, 1.0), crop_aspect=(1.333, 1.334), flip=1, rotation=0, jitter=0
     )
-    flipped = always[Draw(2, 0, 32)][0].permute(1, 2, 0).numpy().astype(np.int16)
+    flipped = always[at(2, 0, 32)][0].permute(1, 2, 0).numpy().astype(np.int16)
     assert np.array_equal(flipped, found[:, ::-1])
+
+
+PLAIN = {
+    "crop_scale": (1.0, 1.0),
+    "crop_aspect": (1.333, 1.334),
+    "flip": 0.0,
+    "rotation": 0.0,
+    "jitter": 0.0,
+}
+
+
+def drawn(decoded: DecodedPictures, **changes: Any) -> list[torch.Tensor]:
+    """All pictures, at 32 pixels, with nothing done to them but what is said."""
+    pictures = training_pictures(decoded, **{**PLAIN, **changes})
+    found = [pictures[at(i, 0, 32)][0] for i in range(COUNT)]
+    assert all(p.shape == (3, 32, 32) and p.dtype == torch.uint8 for p in found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"auto_augment": "randaugment", "magnitude": 15},
+        {"auto_augment": "trivialaugment"},
+        {"erasing": 1.0},
+        {"rotation": 20.0},
+        {"jitter": 0.4},
+        {"crop_scale": (0.3, 0.5)},
+    ],
+    ids=["randaugment", "trivialaugment", "erasing", "rotation", "jitter", "crop"],
+)
+def test_each_augmentation_changes_pictures(
+    decoded: DecodedPictures, changes: dict[str, Any]
+) -> None:
+    before, after = drawn(decoded), drawn(decoded, **changes)
+    changed = sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    # Two of TrivialAugment's operations, and a few strengths of others, are none.
+    assert changed >= COUNT - 4
+    assert all(torch.equal(a, b) for a, b in zip(after, drawn(decoded, **changes), strict=True))
+
+
+def test_magnitude_makes_randaugment_stronger(decoded: DecodedPictures) -> None:
+    before = drawn(decoded)
+
+    def change(magnitude: int) -> float:
+        after = drawn(decoded, auto_augment="randaugment", magnitude=magnitude)
+        pairs = zip(before, after, strict=True)
+        return sum(float((a.float() - b.float()).abs().mean()) for a, b in pairs)
+
+    assert change(25) > 1.3 * change(2)
+
+
+def test_erasing_fills_one_rectangle_with_grey(decoded: DecodedPictures) -> None:
+    for before, after in zip(drawn(decoded), drawn(decoded, erasing=1.0), strict=True):
+        rows, columns = torch.nonzero((before != after).any(dim=0), as_tuple=True)
+        top, bottom, left, right = rows.min(), rows.max(), columns.min(), columns.max()
+        erased = after[:, top : bottom + 1, left : right + 1]
+        assert (erased == 127).all()
+        assert 0.01 * 32**2 <= erased[0].numel() <= 0.4 * 32**2
+
+
+def test_share_of_erased_pictures(decoded: DecodedPictures) -> None:
+    pictures = training_pictures(decoded, **PLAIN, erasing=0.3)
+    before = drawn(decoded)
+    erased = sum(
+        not torch.equal(before[i], pictures[at(i, epoch, 32)][0])
+        for epoch in range(20)
+        for i in range(COUNT)
+    )
+    assert 0.2 <= erased / (20 * COUNT) <= 0.4
 
 
 def test_workers_change_nothing(decoded: DecodedPictures) -> None:
     def epoch(workers: int, before: int) -> list[tuple[Any, Any]]:
         torch.manual_seed(before)
-        batches = EpochBatches(COUNT, recipe())
+        batches = EpochBatches(np.arange(COUNT) % 3, recipe())
         batches.start_at(2)
         loader = DataLoader(training_pictures(decoded), batch_sampler=batches, num_workers=workers)
         return list(loader)
@@ -125,7 +203,7 @@ def test_workers_change_nothing(decoded: DecodedPictures) -> None:
 def batches_of(
     epoch: int, step: int = 0, *, count: int = 50, rank: int = 0, world: int = 1, **changes: Any
 ) -> list[list[Draw]]:
-    batches = EpochBatches(count, recipe(**changes), rank, world)
+    batches = EpochBatches(np.arange(count) % 3, recipe(**changes), rank, world)
     batches.start_at(epoch, step)
     return list(batches)
 
@@ -137,7 +215,7 @@ def numbers(batches: list[list[Draw]]) -> list[int]:
 def test_epoch_takes_each_picture_at_most_once() -> None:
     batches = batches_of(0)
     assert [len(batch) for batch in batches] == [4] * 12
-    assert len(EpochBatches(50, recipe())) == 12
+    assert len(EpochBatches(np.arange(50) % 3, recipe())) == 12
     assert len(set(numbers(batches))) == 48
     assert set(numbers(batches)) <= set(range(50))
     assert numbers(batches) != sorted(numbers(batches))
@@ -166,7 +244,7 @@ def test_epoch_goes_on_where_it_was_left() -> None:
 
 
 def test_next_epoch_starts_at_its_first_batch() -> None:
-    batches = EpochBatches(50, recipe())
+    batches = EpochBatches(np.arange(50) % 3, recipe())
     batches.start_at(0, 9)
     assert len(list(batches)) == 3
     batches.start_at(1)
@@ -177,9 +255,11 @@ def test_ranks_share_an_epoch_without_overlap() -> None:
     first, second = (batches_of(2, rank=rank, world=2) for rank in range(2))
     assert len(first) == len(second) == 50 // 8
     assert len(set(numbers(first)) | set(numbers(second))) == 48
-    # Together they see what one process with batches of both sees.
+    # Together they see what one process with batches of both sees, or one that adds two up.
     together = [a + b for a, b in zip(first, second, strict=True)]
     assert together == batches_of(2, batch_size=8)
+    added = batches_of(2, accumulate=2)
+    assert [a + b for a, b in zip(added[::2], added[1::2], strict=True)] == together
     assert batches_of(2, 3, rank=1, world=2) == second[3:]
 
 
@@ -187,6 +267,49 @@ def test_fewer_pictures_than_a_batch() -> None:
     batches = batches_of(0, count=3)
     assert len(batches) == 1
     assert sorted(numbers(batches)) == [0, 1, 2]
+
+
+def test_steps_of_several_batches() -> None:
+    batches = EpochBatches(np.arange(50) % 3, recipe(accumulate=3))
+    assert batches.steps == 50 // 12
+    assert len(batches) == 3 * batches.steps == len(list(batches))
+    whole = batches_of(1, accumulate=3)
+    assert batches_of(1, 2, accumulate=3) == whole[6:]
+
+
+def test_small_data_makes_small_batches_before_it_makes_none() -> None:
+    batches = batches_of(0, count=9, accumulate=2, rank=1, world=2)
+    assert [len(batch) for batch in batches] == [2, 2]
+    with pytest.raises(DataError, match=r"7 training pictures are too few.* at least 8"):
+        batches_of(0, count=7, accumulate=2, rank=1, world=2)
+
+
+def drawn_of_rare_class(sampling: str) -> tuple[float, list[int]]:
+    """Share of the draws that are of a class with a tenth of the pictures; and the draws."""
+    targets = np.array([0] * 90 + [1] * 10)
+    batches = EpochBatches(targets, recipe(sampling=sampling))
+    draws = []
+    for epoch in range(10):
+        batches.start_at(epoch)
+        draws += numbers(list(batches))
+    return float(np.mean(targets[draws])), draws
+
+
+def test_balanced_sampling_draws_each_class_as_often() -> None:
+    share, draws = drawn_of_rare_class("balanced")
+    assert share == pytest.approx(0.5, abs=0.05)
+    assert set(draws) == set(range(100))  # and within a class each picture
+    uniform, _ = drawn_of_rare_class("uniform")
+    assert uniform == pytest.approx(0.1, abs=0.01)
+
+
+def test_balanced_sampling_is_shared_and_goes_on() -> None:
+    whole = batches_of(1, sampling="balanced", batch_size=8)
+    first, second = (batches_of(1, sampling="balanced", rank=r, world=2) for r in range(2))
+    assert [a + b for a, b in zip(first, second, strict=True)] == whole
+    assert batches_of(1, 3, sampling="balanced", batch_size=8) == whole[3:]
+    other = batches_of(2, sampling="balanced", batch_size=8)
+    assert numbers(other) != numbers(whole)
 
 
 def test_streams_of_random_numbers_have_their_own_seeds() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from carspotter import __version__
+from carspotter.cli.data import app as data_app
 from carspotter.cli.needs import needs
 
 app = typer.Typer(
@@ -25,6 +26,8 @@ Model = Annotated[
     str | None, typer.Option("--model", help="A shipped model's name, or an ONNX file.")
 ]
 Data = Annotated[Path, typer.Option("--data", help="The data set's folder.")]
+
+app.add_typer(data_app, name="data")
 
 
 def _version(wanted: bool) -> None:
@@ -102,6 +105,11 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="GPUs, or processes on the CPU, of each node. Default: 1."),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines. Default: 1.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on a data set's training split.
@@ -110,7 +118,91 @@ def train(
     """
     with needs("train", extra="train"):
         from carspotter.cli.training import run_train
-    run_train(recipe, data, out, changes or [], resume=resume, quiet=quiet)
+    run_train(
+        recipe,
+        data,
+        out,
+        changes or [],
+        resume=resume,
+        devices=devices,
+        nodes=nodes,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def tune(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")],
+    data: Data,
+    trials: Annotated[
+        int, typer.Option(min=1, help="How many are to be finished, over all workers and calls.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The study's folder.")],
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the study is kept: a URL (mysql://…), or a journal file that "
+            "machines share. Default: SQLite in --out."
+        ),
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Its name. Default: the recipe's.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
+    ] = None,
+    search: Annotated[
+        Path | None, typer.Option(help="A TOML file of the keys to search, and their values.")
+    ] = None,
+    heartbeat: Annotated[
+        int, typer.Option(min=1, help="Seconds between the signs of life of a worker.")
+    ] = 60,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search for a better recipe, by trials on the validation part.
+
+    Example: carspotter tune lite0 --data stanford-cars --trials 20 --out studies/cars
+
+    The same command goes on where it was stopped; given several times at once, it works on one
+    study with several workers. It writes best.toml, which train takes, trials.csv and report.html.
+    """
+    with needs("tune", extra="train"):
+        from carspotter.cli.tune import run
+    code = run(
+        recipe,
+        data,
+        out,
+        trials,
+        changes or [],
+        search,
+        storage=storage,
+        study=study,
+        heartbeat=heartbeat,
+        as_json=as_json,
+        quiet=quiet,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def soup(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder to write.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The runs' data set, if it has moved.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Average the weights of several runs of one backbone.
+
+    Example: carspotter soup runs/seed0 runs/seed1 runs/seed2 --out runs/soup
+
+    Runs are taken one after the other, best first, and kept where the accuracy on the validation
+    part, which must be the same in all of them, does not fall (a greedy model soup).
+    """
+    with needs("soup", extra="train"):
+        from carspotter.cli.training import run_soup
+    run_soup(runs, out, data, quiet=quiet)
 
 
 @app.command()

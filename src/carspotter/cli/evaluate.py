@@ -14,15 +14,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from carspotter.data import Crop, DataSet, open_data_set
+from carspotter.data import Crop, DataSet, Picture, open_data_set
 from carspotter.data.index import fingerprint
-from carspotter.errors import UsageError
+from carspotter.errors import DataError, UsageError
 from carspotter.evaluate import Metrics, Predictions, Recogniser, measure, predict
 from carspotter.files import write_text
 from carspotter.preprocess import ResizeMode
 from carspotter.spotter import load
 from carspotter.train import load_checkpoint
 from carspotter.train.progress import counting
+from carspotter.train.run import RunFolder
 
 FORMAT_VERSION = 1
 
@@ -85,11 +86,12 @@ def run(
     subject = load_subject(model)
     area = subject.crop if crop is None else replace(subject.crop, to_box=crop == "box")
     data = open_data_set(data_root)
+    pictures = _pictures(data, model, split)
     console = Console(stderr=True, quiet=quiet)
     started = time.monotonic()
     with counting("evaluating", console) as count:
         found = predict(
-            data.split(split),
+            pictures,
             subject.class_names,
             subject.recogniser,
             size=subject.size,
@@ -106,6 +108,22 @@ def run(
         print(json.dumps(result))
     else:
         _print_table(result, metrics)
+
+
+def _pictures(data: DataSet, model: str, split: str) -> Sequence[Picture]:
+    """The split; of a run folder, "train" and "val" are the parts that it made of train.
+
+    Raises:
+        DataError: the data set has no such split, or is another than the run's.
+    """
+    run = RunFolder(Path(model))
+    if split not in ("train", "val") or not run.recipe.is_file():
+        return data.split(split)
+    parts = run.read_split()
+    found = [p for p in data.split("train") if parts.get(p.key) == split]
+    if len(found) != sum(part == split for part in parts.values()):
+        raise DataError(f"{data.root}: not the data set that {run.path} was trained on")
+    return found
 
 
 def _document(

@@ -38,8 +38,9 @@ class Picture:
     """One labelled picture.
 
     Attributes:
-        key: split and file name ("train/00001.jpg"), unique in its data set and equal in every
-            layout of the same data: train and test share file names.
+        key: split and file name ("train/00001.jpg"), with the class folder between them where file
+            names repeat. Unique in its data set, wherever that lies, and equal in every layout
+            that keeps the file names. The split is part of it: train and test share file names.
         split: "train", "val" or "test".
         label: class name.
         box: where the car is, in pixels of the upright picture; None where the data has no boxes.
@@ -72,15 +73,18 @@ class DataSet:
 
     Attributes:
         root: the folder that was opened.
-        layout: which layout was found there ("huggingface", "torchvision").
+        layout: which layout was found there ("huggingface", "torchvision", "archive",
+            "class-folders" or "table").
         class_names: every class, in the data set's own order.
         pictures: all splits.
+        notes: what lies there and was left out, and why, for people.
     """
 
     root: Path
     layout: str
     class_names: tuple[str, ...]
     pictures: tuple[Picture, ...]
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> tuple[Picture, ...]:
         """The pictures of a split.
@@ -99,6 +103,27 @@ def fingerprint(pictures: Sequence[Picture]) -> str:
     """SHA-256 over sorted keys and labels: equal for the same data in whatever layout."""
     rows = sorted((p.key, p.label) for p in pictures)
     return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def checked_box(corners: tuple[int, int, int, int], *, where: str, first: int = 0) -> Box:
+    """A box from what a file says.
+
+    Args:
+        corners: x1, y1, x2, y2 in pixels.
+        where: what names the box in an error.
+        first: what the file calls the first pixel. From 0, x2 and y2 lie just outside of the box;
+            from 1, as in the devkit of Stanford Cars, they are its last pixels.
+
+    Raises:
+        DataError: the box is empty, or lies left of or above the picture.
+    """
+    box = (corners[0] - first, corners[1] - first, corners[2], corners[3])
+    if box[0] >= box[2] or box[1] >= box[3] or box[2] <= 0 or box[3] <= 0:
+        raise DataError(
+            f"{where}: the box {corners} makes no sense; it must be x1,y1,x2,y2 in pixels, "
+            "x1 left of x2 and y1 above y2"
+        )
+    return box
 
 
 class PictureReader:

@@ -1,44 +1,42 @@
-"""Readers for the layouts in which car data sets come, told apart by what lies there."""
+"""A data set is told by what lies there: the first layout that fits is read."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-
-from carspotter.data.index import DataSet, ParquetCell, Picture
+from carspotter.data.folders import read_class_folders, read_split_folders
+from carspotter.data.index import DataSet
+from carspotter.data.parquet import read_parquet
+from carspotter.data.stanford import read_archive, read_devkit
+from carspotter.data.tables import read_tables, why_no_table
 from carspotter.errors import DataError
-
-_SPLIT_NAMES = {"train": "train", "test": "test", "validation": "val", "valid": "val", "val": "val"}
-
-_MAT_FILES = {
-    "train": ("devkit/cars_train_annos.mat",),
-    # torchvision and Kaggle keep the test labels at the root, others beside the rest of the devkit.
-    "test": ("cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat"),
-}
 
 
 def open_data_set(root: Path) -> DataSet:
-    """Index a data set, whichever of the known layouts it has.
+    """Index a data set, whichever of the known layouts it has; no picture is decoded.
 
     Pictures are joined to labels by split and file name, never by position.
 
     Raises:
         DataError: the folder is missing, has no known layout, or contradicts itself.
     """
+    if root.is_file():
+        raise DataError(f"{root}: a file; unpack it and give the folder")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    for fits, read in _LAYOUTS:
-        if fits(root):
-            return _checked(read(root))
+    try:
+        for read in _READERS:
+            data = read(root)
+            if data is not None:
+                return _checked(data)
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error})") from error
     raise DataError(
-        f"{root}: no known layout of a data set; looked for data/train-*.parquet (Hugging Face) "
-        "and devkit/cars_meta.mat with cars_train/ (torchvision, Kaggle)"
+        f"{root}: no known layout of a data set; looked for data/train-*.parquet (Hugging Face), "
+        "cars_train/ with devkit/*.mat (torchvision, Kaggle), car_ims/ with cars_annos.mat (the "
+        "original archive), train/CLASS/*.jpg or CLASS/*.jpg (class folders), and a .csv or .tsv "
+        f"with a file and a label in each row{why_no_table(root)}"
     )
 
 
@@ -46,7 +44,10 @@ def _checked(data: DataSet) -> DataSet:
     if not data.pictures:
         raise DataError(f"{data.root}: the data set holds no picture")
     if len(data.class_names) < 2:
-        raise DataError(f"{data.root}: a data set needs two classes, this has {data.class_names}")
+        why = why_no_table(data.root) if data.layout == "class-folders" else ""
+        raise DataError(
+            f"{data.root}: a data set needs two classes, this has {data.class_names}{why}"
+        )
     seen: set[str] = set()
     for picture in data.pictures:
         if picture.key in seen:
@@ -55,130 +56,13 @@ def _checked(data: DataSet) -> DataSet:
     return data
 
 
-# --- Hugging Face: data/train-00000-of-00003.parquet, … ---------------------------------------
-
-
-def _parquet_files(root: Path) -> dict[str, list[Path]]:
-    """Parquet files by split, in order, below `data/` or in the folder itself."""
-    found: dict[str, list[Path]] = {}
-    for folder in (root / "data", root):
-        for file in sorted(folder.glob("*.parquet")):
-            prefix = re.split(r"[-.]", file.name, maxsplit=1)[0]
-            if prefix in _SPLIT_NAMES:
-                found.setdefault(_SPLIT_NAMES[prefix], []).append(file)
-        if found:
-            return found
-    return found
-
-
-def _read_huggingface(root: Path) -> DataSet:
-    files = _parquet_files(root)
-    class_names: tuple[str, ...] = ()
-    pictures: list[Picture] = []
-    for split, parts in files.items():
-        for file in parts:
-            names = _class_names(file)
-            if class_names and names != class_names:
-                raise DataError(f"{file}: its class names differ from those of the other files")
-            class_names = names
-            pictures += _parquet_pictures(file, split, names)
-    return DataSet(root, "huggingface", class_names, tuple(pictures))
-
-
-def _class_names(file: Path) -> tuple[str, ...]:
-    """The class names that the `datasets` library keeps in a parquet file's schema."""
-    try:
-        metadata = pq.read_schema(file).metadata or {}
-    except (OSError, ValueError) as error:  # pyarrow's own errors are both
-        raise DataError(f"{file}: not a parquet file that can be read ({error})") from error
-    try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return tuple(features["label"]["names"])
-    except (KeyError, ValueError, TypeError):
-        raise DataError(
-            f"{file}: no class names in its schema (the 'huggingface' metadata of 'label')"
-        ) from None
-
-
-def _parquet_pictures(file: Path, split: str, names: tuple[str, ...]) -> Iterator[Picture]:
-    try:
-        table = pq.ParquetFile(file).read(columns=["image.path", "label"]).flatten()
-        paths, labels = table["image.path"].to_pylist(), table["label"].to_pylist()
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{file}: not a parquet file of image and label ({error})") from error
-    for row, (path, label) in enumerate(zip(paths, labels, strict=True)):
-        if label is None or not 0 <= label < len(names):
-            raise DataError(f"{file}, row {row}: label {label} is not among {len(names)} classes")
-        name = Path(path).name if path else f"{file.stem}-{row:06d}"
-        yield Picture(f"{split}/{name}", split, names[label], ParquetCell(file, row))
-
-
-# --- torchvision, Kaggle: cars_train/, cars_test/, devkit/*.mat --------------------------------
-
-
-def _torchvision_root(root: Path) -> Path | None:
-    """Torchvision keeps all in a folder `stanford_cars` below the one that it is given."""
-    for folder in (root, root / "stanford_cars"):
-        if (folder / "devkit" / "cars_meta.mat").is_file() and any(
-            (folder / name).is_dir() for name in ("cars_train", "cars_test")
-        ):
-            return folder
-    return None
-
-
-def _read_torchvision(root: Path) -> DataSet:
-    base = _torchvision_root(root)
-    assert base is not None
-    meta = _load_mat(base / "devkit" / "cars_meta.mat", "class_names")
-    class_names = tuple(str(name) for name in np.atleast_1d(meta))
-    pictures: list[Picture] = []
-    for split, candidates in _MAT_FILES.items():
-        folder = base / f"cars_{split}"
-        if not folder.is_dir():
-            continue
-        file = next((base / name for name in candidates if (base / name).is_file()), None)
-        if file is None:
-            raise DataError(f"{folder} is there, but its labels are not: {candidates[0]}")
-        pictures += _mat_pictures(file, folder, split, class_names)
-    return DataSet(root, "torchvision", class_names, tuple(pictures))
-
-
-def _mat_pictures(
-    file: Path, folder: Path, split: str, class_names: tuple[str, ...]
-) -> Iterator[Picture]:
-    rows = np.atleast_1d(_load_mat(file, "annotations"))
-    lacking = {"fname", "class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"} - set(
-        rows.dtype.names or ()
-    )
-    if lacking:
-        raise DataError(f"{file}: its annotations lack {', '.join(sorted(lacking))}")
-    for row in rows:
-        name, number = str(row["fname"]), int(row["class"])
-        if not 1 <= number <= len(class_names):
-            raise DataError(f"{file}: {name} has class {number} of 1 to {len(class_names)}")
-        # The devkit counts pixels from 1 and takes the last one in.
-        left, top, right, bottom = (int(row[f"bbox_{k}"]) for k in ("x1", "y1", "x2", "y2"))
-        yield Picture(
-            f"{split}/{name}",
-            split,
-            class_names[number - 1],
-            folder / name,
-            (left - 1, top - 1, right, bottom),
-        )
-
-
-def _load_mat(file: Path, variable: str) -> Any:
-    from scipy.io import loadmat  # only this layout needs it, and it is slow to import
-
-    try:
-        return loadmat(file, squeeze_me=True)[variable]
-    except KeyError:
-        raise DataError(f"{file}: holds no {variable!r}") from None
-    except Exception as error:  # scipy's reader raises many kinds on a damaged file
-        raise DataError(f"{file}: not a MATLAB file that can be read ({error})") from error
-
-
-_LAYOUTS: tuple[tuple[Callable[[Path], object], Callable[[Path], DataSet]], ...] = (
-    (_parquet_files, _read_huggingface),
-    (_torchvision_root, _read_torchvision),
+# Class folders below train/ cannot be mistaken, and go before a table beside them. Folders in a
+# data set's root may be anything, and a table that names pictures goes before them.
+_READERS: tuple[Callable[[Path], DataSet | None], ...] = (
+    read_parquet,
+    read_devkit,
+    read_archive,
+    read_split_folders,
+    read_tables,
+    read_class_folders,
 )

@@ -1,6 +1,24 @@
 """Measuring: one path from pictures to logits, and from logits to figures."""
 
 from carspotter.evaluate.metrics import Metrics, measure
-from carspotter.evaluate.predict import Predictions, Recogniser, predict
+from carspotter.evaluate.predict import (
+    PartialPredictions,
+    Predictions,
+    Recogniser,
+    Share,
+    join,
+    predict,
+    predict_share,
+)
 
-__all__ = ["Metrics", "Predictions", "Recogniser", "measure", "predict"]
+__all__ = [
+    "Metrics",
+    "PartialPredictions",
+    "Predictions",
+    "Recogniser",
+    "Share",
+    "join",
+    "measure",
+    "predict",
+    "predict_share",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -42,6 +42,33 @@ class Predictions:
     broken: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Share:
+    """Every `of`-th batch, from batch `rank` on: what one of several processes predicts.
+
+    Whole batches are dealt, so that each picture meets the same ones as in a single process, and
+    none twice.
+    """
+
+    rank: int = 0
+    of: int = 1
+
+
+@dataclass(frozen=True)
+class PartialPredictions:
+    """What a recogniser said of a share of the pictures.
+
+    Attributes:
+        places: (N,) of those that could be read, in the whole list.
+        logits: (N, classes) float32; None where there is none.
+        broken: why the others could not be read, by key.
+    """
+
+    places: list[int]
+    logits: NDArray[np.float32] | None
+    broken: dict[str, str]
+
+
 def predict(
     pictures: Sequence[Picture],
     class_names: Sequence[str],
@@ -68,6 +95,69 @@ def predict(
     Raises:
         DataError: a label that the recogniser does not know, or no picture that can be read.
     """
+    _class_numbers(pictures, class_names)  # before the long part
+    share = predict_share(
+        pictures,
+        recogniser,
+        Share(),
+        size=size,
+        resize=resize,
+        crop=crop,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return join([share], pictures, class_names)
+
+
+def predict_share(
+    pictures: Sequence[Picture],
+    recogniser: Recogniser,
+    share: Share,
+    *,
+    size: int,
+    resize: ResizeMode = "squash",
+    crop: Crop = Crop(),  # noqa: B008 (frozen)
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PartialPredictions:
+    """Run a recogniser over one process's share of the pictures; see `predict`."""
+    logits: list[NDArray[np.float32]] = []
+    places: list[int] = []
+    broken: dict[str, str] = {}
+    starts = range(share.rank * batch_size, len(pictures), share.of * batch_size)
+    for start, batch in _batches(pictures, starts, size, resize, crop, batch_size):
+        good = [(place, x) for place, x in batch if not isinstance(x, PhotoError)]
+        broken |= {pictures[place].key: str(x) for place, x in batch if isinstance(x, PhotoError)}
+        if good:
+            logits.append(recogniser(np.stack([x for _, x in good])))
+            places += [place for place, _ in good]
+        progress(min(start + batch_size, len(pictures)), len(pictures))
+    return PartialPredictions(places, np.concatenate(logits) if logits else None, broken)
+
+
+def join(
+    shares: Sequence[PartialPredictions], pictures: Sequence[Picture], class_names: Sequence[str]
+) -> Predictions:
+    """Put shares together, in the order of the pictures.
+
+    Raises:
+        DataError: a label that is not among the classes, or no picture that could be read.
+    """
+    number = _class_numbers(pictures, class_names)
+    broken = {key: reason for share in shares for key, reason in share.broken.items()}
+    found = [share.logits for share in shares if share.logits is not None]
+    if not found:
+        raise DataError(
+            "no picture could be read" + "".join(f"; {m}" for m in broken.values())[:500]
+        )
+    places = np.concatenate([share.places for share in shares]).astype(np.int64)
+    order = np.argsort(places)
+    kept = tuple(pictures[place] for place in places[order])
+    targets = np.array([number[p.label] for p in kept], np.int64)
+    return Predictions(kept, np.concatenate(found)[order], targets, broken)
+
+
+def _class_numbers(pictures: Sequence[Picture], class_names: Sequence[str]) -> dict[str, int]:
     number = {name: index for index, name in enumerate(class_names)}
     unknown = sorted({p.label for p in pictures} - set(number))
     if unknown:
@@ -75,40 +165,37 @@ def predict(
             f"{len(unknown)} labels of the data are not among the model's {len(number)} classes, "
             f"{unknown[0]!r} first"
         )
-    logits: list[NDArray[np.float32]] = []
-    kept: list[Picture] = []
-    broken: dict[str, str] = {}
-    for done, batch in _batches(pictures, size, resize, crop, batch_size):
-        good = [(p, x) for p, x in batch if not isinstance(x, PhotoError)]
-        broken |= {p.key: str(x) for p, x in batch if isinstance(x, PhotoError)}
-        if good:
-            logits.append(recogniser(np.stack([x for _, x in good])))
-            kept += [p for p, _ in good]
-        progress(done, len(pictures))
-    if not kept:
-        raise DataError(
-            "no picture could be read" + "".join(f"; {m}" for m in broken.values())[:500]
-        )
-    targets = np.array([number[p.label] for p in kept], np.int64)
-    return Predictions(tuple(kept), np.concatenate(logits), targets, broken)
+    return number
 
 
 def _batches(
-    pictures: Sequence[Picture], size: int, resize: ResizeMode, crop: Crop, batch_size: int
-) -> Iterator[tuple[int, list[tuple[Picture, Pixels | PhotoError]]]]:
+    pictures: Sequence[Picture],
+    starts: Sequence[int],
+    size: int,
+    resize: ResizeMode,
+    crop: Crop,
+    batch_size: int,
+) -> Iterator[tuple[int, list[tuple[int, Pixels | PhotoError]]]]:
     """Decoded batches; the next one is decoded while the caller works on this one."""
     reader = PictureReader()
 
-    def read(picture: Picture) -> tuple[Picture, Pixels | PhotoError]:
+    def read(place: int) -> tuple[int, Pixels | PhotoError]:
         try:
-            return picture, to_input(read_pixels(picture, reader, crop), size, resize)
+            pixels = read_pixels(pictures[place], reader, crop)
         except PhotoError as error:
-            return picture, error
+            return place, error
+        return place, to_input(pixels, size, resize)
 
-    starts = range(0, len(pictures), batch_size)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        ahead = [pool.submit(read, p) for p in pictures[:batch_size]]
-        for start in starts:
-            now, end = ahead, start + batch_size
-            ahead = [pool.submit(read, p) for p in pictures[end : end + batch_size]]
-            yield min(end, len(pictures)), [job.result() for job in now]
+
+        def submit(start: int) -> list[Future[tuple[int, Pixels | PhotoError]]]:
+            return [
+                pool.submit(read, place)
+                for place in range(start, min(start + batch_size, len(pictures)))
+            ]
+
+        ahead = submit(starts[0]) if starts else []
+        for position, start in enumerate(starts):
+            now = ahead
+            ahead = submit(starts[position + 1]) if position + 1 < len(starts) else []
+            yield start, [job.result() for job in now]

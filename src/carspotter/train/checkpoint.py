@@ -57,6 +57,19 @@ def recognise(model: CarClassifier, pixels: Pixels) -> NDArray[np.float32]:
     return logits
 
 
+def save_checkpoint(path: Path, found: Checkpoint) -> None:
+    """Write a trained classifier, whole or not at all; `load_checkpoint` reads it."""
+    content = {
+        "model": found.model.state_dict(),
+        "recipe": found.recipe.model_dump(),
+        "class_names": list(found.class_names),
+        "trained_on": found.trained_on,
+        "epoch": found.epoch,
+        "val_accuracy": found.val_accuracy,
+    }
+    save(path, content)
+
+
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""
     with replacing(path) as part:
@@ -95,9 +108,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = load(path / "best.ckpt" if path.is_dir() else path)
     keep_freed_memory()  # batch after batch of activations: see there
-    recipe = Recipe.model_validate(content["recipe"])
-    model = CarClassifier(recipe, len(content["class_names"]), pretrained=False)
-    model.load_state_dict(content["model"])
+    try:
+        recipe = Recipe.model_validate(content["recipe"])
+        model = CarClassifier(recipe, len(content["class_names"]), pretrained=False)
+        model.load_state_dict(content["model"])
+    except KeyError as error:  # the state of a run under way
+        raise ModelFileError(f"{path}: no trained model; take the run's best.ckpt") from error
+    except (ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{path}: not of this version of carspotter ({error})") from error
     return Checkpoint(
         model=model.eval(),
         recipe=recipe,

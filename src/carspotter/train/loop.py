@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn import functional
+from rich.console import Console
 
-from carspotter.data import Crop, Picture, decoded_pictures, open_data_set, stratified_split
-from carspotter.data.index import fingerprint
+from carspotter.data import DecodedPictures, Picture, decoded_pictures, open_data_set
+from carspotter.data import stratified_split as split_off
+from carspotter.data.index import DataSet, fingerprint
 from carspotter.errors import DataError, UsageError
-from carspotter.evaluate import measure, predict
+from carspotter.train import checkpoint
 from carspotter.train.augment import TrainingPictures
-from carspotter.train.checkpoint import recognise
+from carspotter.train.loggers import loggers, need_trackers
+from carspotter.train.model import CarClassifier
+from carspotter.train.processes import agree, make_fabric, one_message
 from carspotter.train.progress import counting
 from carspotter.train.run import RunFolder
+from carspotter.train.soup import best_size, greedy_soup
 from carspotter.train.trainer import Trainer
+from carspotter.train.validation import Validation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from lightning_fabric import Fabric
+    from numpy.typing import NDArray
 
-    from rich.console import Console
-
-    from carspotter.train.model import CarClassifier
     from carspotter.train.recipe import Recipe
 
 
@@ -35,6 +40,8 @@ def train(
     out: Path,
     *,
     resume: bool = False,
+    devices: int | None = None,
+    nodes: int | None = None,
     console: Console,
     watch: Callable[[Mapping[str, Any]], None] = lambda line: None,
 ) -> RunFolder:
@@ -45,9 +52,12 @@ def train(
         data_root: a data set with a `train` split; a validation part is taken from it.
         out: the run folder.
         resume: go on with the run that `out` holds.
+        devices: GPUs, or processes on a CPU, of each node; more than one starts this very
+            command again for each of them.
+        nodes: machines.
         console: for progress and messages.
         watch: called after each epoch with its line of metrics.jsonl; what it raises ends the run,
-            whose checkpoints are whole.
+            whose checkpoints are whole. Several processes call it in the first one alone.
 
     Returns:
         The run folder.
@@ -58,89 +68,139 @@ def train(
         UsageError: `out` holds a run and `resume` is not set, or the other way round.
     """
     folder = RunFolder(out)
-    if resume and not folder.recipe.is_file():
-        raise UsageError(f"{out} holds no run to resume")
-    data = open_data_set(data_root)
-    parts = stratified_split(data.split("train"), recipe.val_fraction, recipe.seed)
-    train_part, val_part = parts
-    named_parts = {"train": train_part, "val": val_part}
-    folder.check(recipe, named_parts, resume=resume)
-    crop = recipe.area()
-    with counting("decoding", console) as count:
-        decoded = decoded_pictures(train_part, crop, recipe.cache_side, progress=count)
-    labels = [train_part[place].label for place in decoded.kept]
-    _need_every_class(data.class_names, labels, data_root)
-    number = {name: index for index, name in enumerate(data.class_names)}
-    pictures = TrainingPictures(decoded, np.array([number[x] for x in labels], np.int64), recipe)
+    with one_message():
+        fabric = make_fabric(recipe, devices, nodes)
+        fabric.launch()
+        if not fabric.is_global_zero:
+            console = Console(quiet=True)
+        _train(recipe, data_root, folder, fabric, resume, console, watch)
+    return folder
+
+
+def _train(
+    recipe: Recipe,
+    data_root: Path,
+    folder: RunFolder,
+    fabric: Fabric,
+    resume: bool,
+    console: Console,
+    watch: Callable[[Mapping[str, Any]], None],
+) -> None:
+    need_trackers(recipe)
+    data = _alike(fabric, lambda: open_data_set(data_root))
+    parts = split_off(data.split("train"), recipe.val_fraction, recipe.split_seed)
+    named_parts = dict(zip(("train", "val"), parts, strict=True))
+    agree(fabric, lambda: _check(folder, recipe, named_parts, resume=resume), first=True)
+    decoded = _decoded(fabric, parts[0], recipe, console)
+    targets = _targets(data, parts[0], decoded)
     trained_on = {
         "layout": data.layout,
         "split": "train",
         "crop": recipe.crop,
         "box_margin": recipe.box_margin,
         "pictures": len(decoded),
-        "val_pictures": len(val_part),
-        "fingerprint": fingerprint(train_part),
+        "val_pictures": len(parts[1]),
+        "fingerprint": fingerprint(parts[0]),
     }
-    trainer = Trainer(recipe, data.class_names, trained_on, folder, console)
+    trainer = Trainer(recipe, fabric, data.class_names, targets, trained_on, folder, console)
     if not resume:  # only now: a run that cannot start leaves no folder that bars the next try
-        folder.begin(recipe, data_root, named_parts)
+        agree(fabric, lambda: folder.begin(recipe, data_root, named_parts), first=True)
+    leave_out = _teller(folder, fabric, console)
+    leave_out(decoded.broken.values())
+    if resume:
+        trainer.resume()
+    validation = Validation(parts[1], data.class_names, recipe.area(), fabric, leave_out)
+    with contextlib.ExitStack() as stack:
+        opened = loggers(recipe, folder, trainer.progress.epoch, console)
+        log = agree(fabric, lambda: stack.enter_context(opened), first=True)
+        trainer.fit(
+            TrainingPictures(decoded, targets, recipe),
+            lambda model: validation(model, recipe.eval_size),
+            log or (lambda line: None),
+            watch,
+        )
+    # In the first process alone: the run folder need not lie where the others could read it.
+    alone = replace(validation, fabric=None)
+    agree(fabric, lambda: _finish(folder, recipe, alone, fabric.device, console), first=True)
+
+
+def _finish(
+    folder: RunFolder,
+    recipe: Recipe,
+    validation: Validation,
+    device: torch.device,
+    console: Console,
+) -> None:
+    """What the recipe wants done after the last epoch; all of it again if it was cut short."""
+
+    def tell(text: str) -> None:
+        folder.log(text, console)
+
+    def accuracy(model: CarClassifier, size: int) -> float:
+        return validation.accuracy(model.to(device), size)
+
+    epochs = folder.epochs()
+    if not epochs and not recipe.try_sizes:
+        return
+    there = checkpoint.load_checkpoint(folder.best)
+    found = best_size(greedy_soup(epochs, accuracy, tell) if epochs else there, accuracy, tell)
+    if found.val_accuracy < there.val_accuracy:  # cut short when some epochs were removed already
+        found = there
+    checkpoint.save_checkpoint(folder.best, found)
+    folder.keep_epochs(())
+    tell(f"kept: {100 * found.val_accuracy:.2f} % on validation at {found.recipe.eval_size} px")
+
+
+def _check(
+    folder: RunFolder, recipe: Recipe, parts: Mapping[str, Sequence[Picture]], *, resume: bool
+) -> None:
+    if resume and not folder.recipe.is_file():
+        raise UsageError(f"{folder.path} holds no run to resume")
+    folder.check(recipe, parts, resume=resume)
+
+
+def _alike(fabric: Fabric, work: Callable[[], DataSet]) -> DataSet:
+    """The same in all processes; where it fails, one message is enough."""
+    first = agree(fabric, work, first=False)
+    return work() if first is None else first
+
+
+def _decoded(
+    fabric: Fabric, pictures: Sequence[Picture], recipe: Recipe, console: Console
+) -> DecodedPictures:
+    """The decoded pictures; the first process of each node makes the cache, the others read it."""
+
+    def decode() -> DecodedPictures:
+        with counting("decoding", console) as count:
+            return decoded_pictures(pictures, recipe.area(), recipe.cache_side, progress=count)
+
+    first = agree(fabric, decode, first=False)
+    return decode() if first is None else first
+
+
+def _targets(
+    data: DataSet, pictures: Sequence[Picture], decoded: DecodedPictures
+) -> NDArray[np.int64]:
+    """(N,) class numbers of the pictures that could be decoded."""
+    labels = [pictures[place].label for place in decoded.kept]
+    missing = sorted(set(data.class_names) - set(labels))
+    if missing:
+        raise DataError(
+            f"{data.root}: {len(missing)} of {len(data.class_names)} classes have no training "
+            f"picture that can be read, {missing[0]!r} first"
+        )
+    number = {name: index for index, name in enumerate(data.class_names)}
+    return np.array([number[label] for label in labels], np.int64)
+
+
+def _teller(folder: RunFolder, fabric: Fabric, console: Console) -> Callable[[Iterable[str]], None]:
+    """Logs each reason for leaving a picture out once."""
     told: set[str] = set()
 
     def leave_out(reasons: Iterable[str]) -> None:
         for reason in reasons:
-            if reason not in told:
+            if reason not in told and fabric.is_global_zero:
                 folder.log(f"left out: {reason}", console)
-                told.add(reason)
+            told.add(reason)
 
-    leave_out(decoded.broken.values())
-    if resume and folder.last.is_file():
-        trainer.resume()
-    trainer.fit(
-        pictures,
-        functools.partial(
-            _validate,
-            pictures=val_part,
-            class_names=data.class_names,
-            recipe=recipe,
-            crop=crop,
-            leave_out=leave_out,
-        ),
-        watch,
-    )
-    return folder
-
-
-def _need_every_class(class_names: Sequence[str], labels: Sequence[str], root: Path) -> None:
-    missing = sorted(set(class_names) - set(labels))
-    if missing:
-        raise DataError(
-            f"{root}: {len(missing)} of {len(class_names)} classes have no training picture "
-            f"that can be read, {missing[0]!r} first"
-        )
-
-
-def _validate(
-    model: CarClassifier,
-    *,
-    pictures: Sequence[Picture],
-    class_names: Sequence[str],
-    recipe: Recipe,
-    crop: Crop,
-    leave_out: Callable[[Iterable[str]], None],
-) -> dict[str, float]:
-    found = predict(
-        pictures,
-        class_names,
-        functools.partial(recognise, model),
-        size=recipe.eval_size,
-        crop=crop,
-    )
-    leave_out(found.broken.values())
-    exact = measure(found.logits, found.targets, class_names)[0]
-    loss = functional.cross_entropy(torch.from_numpy(found.logits), torch.from_numpy(found.targets))
-    return {
-        "val_loss": float(loss),
-        "val_accuracy": exact.top1,
-        "val_top5": exact.top5,
-        "val_macro_f1": exact.macro_f1,
-    }
+    return leave_out

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import torch
 from timm.models import group_parameters
+from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
+from timm.optim.lamb import Lamb
+from timm.optim.lion import Lion
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -57,6 +62,7 @@ class CarClassifier(nn.Module):
             nn.Dropout(recipe.dropout),
             nn.Linear(features, classes),
         )
+        self._test_flip = recipe.test_flip
         self._frozen = self._freeze(recipe.freeze_stages)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -66,9 +72,22 @@ class CarClassifier(nn.Module):
     def outputs(self, pixels: Tensor) -> Outputs:
         """Logits, embedding and feature map of pictures (N, 3, S, S), RGB, 0 to 255."""
         scaled = (pixels.to(self.mean.dtype) - self.mean) / self.std
-        feature_map = self.backbone.forward_features(scaled)
-        embedding = self.backbone.forward_head(feature_map, pre_logits=True)
-        return Outputs(self.head(embedding), embedding, feature_map)
+        features = self.backbone.forward_features(scaled)
+        embedding = self.backbone.forward_head(features, pre_logits=True)
+        if self._test_flip and not self.training:
+            # In the mean of the embeddings lies the mean of the logits: the head is linear then.
+            mirrored = self.backbone.forward_features(scaled.flip(3))
+            embedding = (embedding + self.backbone.forward_head(mirrored, pre_logits=True)) / 2
+        return Outputs(self.head(embedding), embedding, self._as_map(features))
+
+    def _as_map(self, features: Tensor) -> Tensor:
+        """(N, D, h, w), whether the backbone has it so, channels last, or as a row of tokens."""
+        if features.ndim == 3:
+            places = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
+            side = math.isqrt(places.shape[1])
+            return places.transpose(1, 2).reshape(len(places), -1, side, side)
+        is_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+        return features.permute(0, 3, 1, 2) if is_last else features
 
     def train(self, mode: bool = True) -> CarClassifier:
         """As in torch; frozen stages keep their batch-norm statistics."""
@@ -95,23 +114,51 @@ class CarClassifier(nn.Module):
         ]
 
 
-def make_optimizer(model: CarClassifier, recipe: Recipe) -> Optimizer:
-    """The recipe's optimiser over what is trained; fused, one pass over all parameters.
+def check_sizes(model: CarClassifier, recipe: Recipe) -> None:
+    """Try each size of the recipe: not every backbone takes any.
+
+    Raises:
+        RecipeError: one that the backbone cannot be used at.
+    """
+    model.eval()
+    for size in sorted({*recipe.sizes, recipe.eval_size, *recipe.try_sizes}):
+        try:
+            with torch.no_grad():
+                model.outputs(torch.zeros(1, 3, size, size))
+        except (AssertionError, AttributeError, RuntimeError, ValueError) as error:
+            raise RecipeError(
+                f"backbone {recipe.backbone!r} cannot be used at {size} pixels ({error}); "
+                "change sizes, eval_size or try_sizes"
+            ) from error
+
+
+def make_optimizer(model: CarClassifier, recipe: Recipe, *, fused: bool = True) -> Optimizer:
+    """The recipe's optimiser over what is trained, where it can in one pass over all parameters.
 
     Each group has `lr_scale`, its share of the recipe's rate: 1 for the head, less for the
-    backbone. Norms and biases are not decayed.
+    backbone, and by `layer_decay` (arXiv:2106.08254) less the farther a layer lies from the head.
+    Norms, biases and what the backbone exempts are not decayed.
     """
-    groups: list[dict[str, Any]] = []
-    for module, scale in ((model.head, 1.0), (model.backbone, recipe.backbone_lr_scale)):
-        trained = [p for p in module.parameters() if p.requires_grad]
-        for is_decayed in (True, False):
-            group = [p for p in trained if (p.ndim > 1) == is_decayed]
-            decay = recipe.weight_decay if is_decayed else 0.0
-            if group:
-                groups.append({"params": group, "weight_decay": decay, "lr_scale": scale})
-    if recipe.optimizer == "sgd":
-        return SGD(groups, recipe.lr, momentum=recipe.momentum, nesterov=True, fused=True)
-    return AdamW(groups, recipe.lr, fused=True)
+    grouped: Callable[..., list[dict[str, Any]]] = param_groups_weight_decay
+    if recipe.layer_decay < 1:
+        grouped = functools.partial(param_groups_layer_decay, layer_decay=recipe.layer_decay)
+    exempt: Collection[str] = getattr(model.backbone, "no_weight_decay", tuple)()
+    groups = grouped(model.backbone, recipe.weight_decay, no_weight_decay_list=exempt)
+    for group in groups:
+        group["lr_scale"] = recipe.backbone_lr_scale * group.get("lr_scale", 1.0)
+    head = param_groups_weight_decay(model.head, recipe.weight_decay)
+    groups += [{**group, "lr_scale": 1.0} for group in head]
+    groups = [group for group in groups if group["params"]]
+    match recipe.optimizer:
+        case "sgd":
+            momentum = recipe.momentum
+            return SGD(groups, recipe.lr, momentum, nesterov=momentum > 0, fused=fused)
+        case "lamb":
+            return Lamb(groups, recipe.lr)
+        case "lion":
+            return Lion(groups, recipe.lr)
+        case _:
+            return AdamW(groups, recipe.lr, fused=fused)
 
 
 def keep_depthwise_in_float32(model: nn.Module) -> None:

@@ -33,13 +33,22 @@ class Recipe(BaseModel):
     dropout: float = Field(0.2, ge=0, lt=1)
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the backbone")
     freeze_stages: int = Field(0, ge=0, description="so many of the backbone's stages stay as is")
+    compile: bool = Field(False, description="torch.compile, where it pays")
+    test_flip: bool = Field(False, description="logits are the mean over picture and mirror image")
 
     # The data.
     seed: int = Field(0, ge=0)
     crop: Literal["whole", "box"] = Field("whole", description="the photo, or its box plus margin")
     box_margin: int = Field(16, ge=0, description="pixels of the photo")
     val_fraction: float = Field(0.1, gt=0, lt=1)
+    split_seed: int = Field(0, ge=0, description="draws the validation part")
     cache_side: int = Field(256, ge=32, description="decoded pictures are kept no larger than this")
+    sampling: Literal["uniform", "balanced"] = Field(
+        "uniform", description="balanced: each class is drawn as often as any other"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: the loss counts each class as much as any other"
+    )
 
     # The schedule.
     epochs: int = Field(ge=1)
@@ -47,22 +56,46 @@ class Recipe(BaseModel):
         min_length=1, description="training sizes, equal parts of the run"
     )
     eval_size: int = Field(ge=32, description="size at validation, and of the exported model")
-    batch_size: int = Field(32, ge=2)
+    batch_size: int = Field(32, ge=2, description="of one process")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     warmup_epochs: float = Field(1.0, ge=0)
     patience: int = Field(0, ge=0, description="stop after so many epochs without gain; 0: never")
     checkpoint_minutes: float = Field(5.0, gt=0)
+    log_to: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        (), description="loggers, beside metrics.jsonl"
+    )
+
+    # After the last epoch.
+    soup: int = Field(1, ge=1, description="average of up to so many epochs, if it is better")
+    try_sizes: tuple[int, ...] = Field(
+        (), description="sizes tried on the validation part; the best becomes eval_size"
+    )
 
     # The optimiser.
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "lamb", "lion"] = "adamw"
     lr: float = Field(gt=0, description="peak rate of the head")
     backbone_lr_scale: float = Field(0.5, ge=0, description="the backbone's rate, as a share of lr")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="each layer's rate, as a share of the next one's"
+    )
     final_lr_scale: float = Field(0.01, ge=0, le=1, description="where the cosine ends, of lr")
     weight_decay: float = Field(0.05, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     clip_norm: float = Field(0.0, ge=0, description="bound of the gradient's norm; 0: none")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     ema_decay: float = Field(0.998, ge=0, lt=1, description="of the averaged weights; 0: none")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "amp", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="auto: bf16 where the device computes in it, else fp16 on CUDA and fp32 on a "
+        "CPU; amp: fp16 on CUDA, on a CPU as auto; fp16 scales the loss",
+    )
+
+    # Distillation.
+    teachers: tuple[str, ...] = Field(
+        (), description="run folders or checkpoints whose mean probability is learnt as well"
+    )
+    distill_weight: float = Field(0.5, ge=0, le=1, description="share of the teachers in the loss")
+    distill_temperature: float = Field(1.0, gt=0)
 
     # The augmentation.
     crop_scale: tuple[float, float] = (0.35, 1.0)
@@ -70,6 +103,9 @@ class Recipe(BaseModel):
     flip: float = Field(0.5, ge=0, le=1)
     rotation: float = Field(5.0, ge=0, le=180, description="degrees to either side")
     jitter: float = Field(0.3, ge=0, le=1, description="of brightness, contrast and saturation")
+    auto_augment: Literal["none", "randaugment", "trivialaugment"] = "none"
+    magnitude: int = Field(9, ge=0, le=30, description="of randaugment")
+    erasing: float = Field(0.0, ge=0, le=1, description="share of pictures with a part erased")
     mix_probability: float = Field(0.3, ge=0, le=1, description="share of batches mixed")
     mixup_alpha: float = Field(0.2, ge=0)
     cutmix_alpha: float = Field(1.0, ge=0)
@@ -78,15 +114,21 @@ class Recipe(BaseModel):
     @classmethod
     def _no_booleans(cls, values: Any) -> Any:
         # Python takes true for 1; in a recipe it is a slip.
-        slips = [k for k, v in values.items() if isinstance(v, bool)]
+        fields = cls.model_fields
+        slips = [
+            k
+            for k, v in values.items()
+            if isinstance(v, bool) and k in fields and fields[k].annotation is not bool
+        ]
         if slips:
             raise ValueError(f"{slips[0]}: true and false are no numbers")
         return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if any(size < 32 for size in self.sizes):
-            raise ValueError("sizes: each must be at least 32")
+        for key in ("sizes", "try_sizes"):
+            if any(size < 32 for size in getattr(self, key)):
+                raise ValueError(f"{key}: each must be at least 32")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError("crop_scale: needs 0 < low <= high <= 1")
         if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
@@ -106,6 +148,19 @@ class Recipe(BaseModel):
     def to_toml(self) -> str:
         """The recipe with every key spelt out, as `load_recipe` reads it."""
         return tomli_w.dumps(self.model_dump())
+
+
+# What a resumed run may have otherwise: where it is logged and how often it is saved.
+_FREE_KEYS = frozenset({"checkpoint_minutes", "log_to"})
+
+
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """The keys in which two recipes differ so that they train another model."""
+    return [
+        key
+        for key in Recipe.model_fields
+        if key not in _FREE_KEYS and getattr(one, key) != getattr(other, key)
+    ]
 
 
 def shipped_recipes() -> Mapping[str, str]:

@@ -6,7 +6,7 @@ import csv
 import datetime
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.console import Console
 from carspotter.data import Picture
 from carspotter.errors import DataError, RecipeError, UsageError
 from carspotter.files import replacing, write_text
-from carspotter.train.recipe import Recipe, load_recipe
+from carspotter.train.recipe import Recipe, differences, load_recipe
 
 _VERSIONS_OF = ("carspotter", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
 
@@ -42,6 +42,21 @@ class RunFolder:
     def last(self) -> Path:
         """All that is needed to go on with the run."""
         return self.path / "last.ckpt"
+
+    def epoch(self, number: int) -> Path:
+        """The averaged weights of an epoch, kept while it may enter the soup."""
+        return self.path / f"epoch-{number:03}.ckpt"
+
+    def keep_epochs(self, numbers: Collection[int]) -> None:
+        """Remove the weights of all other epochs."""
+        kept = {self.epoch(number) for number in numbers}
+        for file in self.epochs():
+            if file not in kept:
+                file.unlink()
+
+    def epochs(self) -> list[Path]:
+        """The kept weights of epochs."""
+        return sorted(self.path.glob("epoch-*.ckpt"))
 
     @property
     def metrics(self) -> Path:
@@ -68,8 +83,7 @@ class RunFolder:
         if not resume:
             raise UsageError(f"{self.path} holds a run already; go on with it by --resume")
         old = load_recipe(str(there))
-        if old != recipe:
-            keys = [k for k in Recipe.model_fields if getattr(old, k) != getattr(recipe, k)]
+        if keys := differences(old, recipe):
             raise RecipeError(f"{there} is of another recipe; they differ in: {', '.join(keys)}")
         if self.read_split() != {p.key: part for part, ps in parts.items() for p in ps}:
             raise DataError(f"{self.path / 'split.csv'} is of other data; use another folder")
@@ -84,12 +98,13 @@ class RunFolder:
         self._write_split(parts)
         write_text(self.recipe, recipe.to_toml())
 
-    def log(self, text: str, console: Console) -> None:
-        """Append a line to log.txt and show it."""
+    def log(self, text: str, console: Console | None = None) -> None:
+        """Append a line to log.txt, and show it where there is a console."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         with (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{now} {text}\n")
-        console.print(text, highlight=False, markup=False)
+        if console is not None:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that was cut short is dropped."""

@@ -5,36 +5,39 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies.ddp import DDPStrategy
 from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from carspotter.errors import DataError
+from carspotter.errors import DataError, ModelFileError
 from carspotter.train import checkpoint
 from carspotter.train.allocator import keep_freed_memory
 from carspotter.train.augment import BatchMixer, EpochBatches, TrainingPictures, stream_seed
-from carspotter.train.model import CarClassifier, keep_depthwise_in_float32, make_optimizer
+from carspotter.train.loss import Objective
+from carspotter.train.model import (
+    CarClassifier,
+    check_sizes,
+    keep_depthwise_in_float32,
+    make_optimizer,
+)
+from carspotter.train.processes import agree
 from carspotter.train.progress import TrainingBar
 from carspotter.train.recipe import Recipe
 from carspotter.train.run import RunFolder
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from rich.console import Console
-
-
-Precision: TypeAlias = Literal["32-true", "bf16-mixed", "16-mixed"]
-
-_PRECISIONS: dict[str, Precision] = {
-    "fp32": "32-true",
-    "bf16": "bf16-mixed",
-    "fp16": "16-mixed",
-}
 
 
 @dataclass
@@ -64,16 +67,6 @@ class Progress:
     updates: int = 0
 
 
-def choose_precision(recipe: Recipe, device: torch.device) -> Precision:
-    """Fabric's name of the precision: "auto" takes bf16 where the processor computes in it."""
-    if recipe.precision != "auto":
-        return _PRECISIONS[recipe.precision]
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    able = torch.cpu.get_capabilities()
-    return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
-
-
 def lr_factor(recipe: Recipe, position: float) -> float:
     """Share of the peak learning rate: a linear warm-up, then a cosine down to the final share.
 
@@ -93,47 +86,58 @@ class Trainer:
 
     Args:
         recipe: how.
+        fabric: launched; says on what.
         class_names: in the order of the logits.
+        targets: (N,) class numbers of the training part.
         trained_on: what the checkpoints say of the data.
         folder: where checkpoints and metrics go.
         console: for messages.
 
     Raises:
         RecipeError: the recipe's model or weights cannot be had.
+        DataError: too few pictures for one step.
     """
 
     def __init__(
         self,
         recipe: Recipe,
+        fabric: Fabric,
         class_names: tuple[str, ...],
+        targets: NDArray[np.int64],
         trained_on: dict[str, Any],
         folder: RunFolder,
         console: Console,
     ) -> None:
         self.recipe = recipe
+        self.fabric = fabric
         self.class_names = class_names
         self.trained_on = trained_on
         self.folder = folder
         self.console = console
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        precision = choose_precision(recipe, device)
-        if device.type == "cpu":
+        on_cpu = fabric.device.type == "cpu"
+        if on_cpu:
             keep_freed_memory()
-        self.fabric = Fabric(accelerator=device.type, devices=1, precision=precision)
+        self.batches = EpochBatches(targets, recipe, fabric.global_rank, fabric.world_size)
         torch.manual_seed(stream_seed(recipe.seed, 0))
         self.model = CarClassifier(recipe, len(class_names))
+        check_sizes(self.model, recipe)
         self.model.to(memory_format=torch.channels_last)
-        if device.type == "cpu" and precision == "bf16-mixed":
+        self._precision = fabric.strategy.precision
+        if on_cpu and isinstance(self._precision, MixedPrecision):
             keep_depthwise_in_float32(self.model)
-        optimizer = make_optimizer(self.model, recipe)
-        self.wrapped, self.optimizer = self.fabric.setup(self.model, optimizer)
+        if recipe.compile:
+            self.model.compile()
+        # A fused step would divide the gradients by the loss's scale itself, after the clipping.
+        scaled = isinstance(self._precision, MixedPrecision) and self._precision.scaler is not None
+        optimizer = make_optimizer(self.model, recipe, fused=not (scaled and recipe.clip_norm))
+        self.wrapped, self.optimizer = fabric.setup(self.model, optimizer)
         self.averaged = (
             ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
             if recipe.ema_decay
             else None
         )
         self.mix = BatchMixer(recipe, len(class_names))
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self.objective = Objective(recipe, class_names, targets).to(fabric.device)
         self.progress = Progress()
         self._clock = time.monotonic()
 
@@ -145,20 +149,37 @@ class Trainer:
         return model.eval()
 
     def resume(self) -> None:
-        """Take up the state of the last checkpoint."""
-        state = checkpoint.load(self.folder.last)
-        self.model.load_state_dict(state["model"])
-        if self.averaged is not None:
-            self.averaged.module.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
-        at = self.progress
-        self.folder.log(f"resumed in epoch {at.epoch + 1} after {at.step} steps", self.console)
+        """Take up the state of the last checkpoint, if there is one; the first process reads it.
+
+        Raises:
+            ModelFileError: it is damaged, or of another version.
+        """
+        last = self.folder.last
+        state = agree(
+            self.fabric, lambda: checkpoint.load(last) if last.is_file() else None, first=True
+        )
+        state = self.fabric.broadcast(state)
+        if state is None:
+            return
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.averaged is not None:
+                self.averaged.module.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self._precision.load_state_dict(state["precision"])
+            at = self.progress = Progress(**state["progress"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelFileError(
+                f"{last}: no run of this version of carspotter and its packages ({error!r}); "
+                "start a new one"
+            ) from error
+        self._log(f"resumed in epoch {at.epoch + 1} after {at.step} steps")
 
     def fit(
         self,
         pictures: TrainingPictures,
         validate: Callable[[CarClassifier], dict[str, float]],
+        log: Callable[[Mapping[str, Any]], None],
         watch: Callable[[Mapping[str, Any]], None],
     ) -> None:
         """Train to the end of the recipe, or until patience runs out.
@@ -166,59 +187,63 @@ class Trainer:
         Args:
             pictures: the training part.
             validate: figures of a model on the validation part, `val_accuracy` among them.
+            log: called after each epoch, before its checkpoint is written: again in a run that was
+                killed there and resumed.
             watch: called after each epoch, once its checkpoint is written.
         """
         at, recipe = self.progress, self.recipe
-        batches = EpochBatches(len(pictures), recipe)
-        loader = self._loader(pictures, batches)
+        loader = self._loader(pictures)
         lines = [line for line in self.folder.read_metrics() if line["epoch"] <= at.epoch]
         self._clock = time.monotonic()
-        with TrainingBar(recipe.epochs * len(batches), self.console) as bar:
+        with TrainingBar(recipe.epochs * self.batches.steps, self.console) as bar:
             while at.epoch < recipe.epochs and not self._out_of_patience():
-                batches.start_at(at.epoch, at.step)
-                line = self._epoch(loader, len(batches), bar)
-                line |= validate(self.result)
+                self.batches.start_at(at.epoch, at.step)
+                line = self._epoch(loader, bar)
+                line |= validate(self._shared_result())
                 self._end_epoch(line["val_accuracy"])
                 lines.append({"epoch": at.epoch, **line, "seconds": round(at.seconds, 1)})
-                self.folder.write_metrics(lines)
-                self.folder.log(_epoch_text(lines[-1]), self.console)
-                # Last: a resumed run drops lines beyond the checkpoint, but writes none anew.
-                self._save_last()
-                watch(lines[-1])
-        self.folder.log(
+                if self.fabric.is_global_zero:
+                    self.folder.write_metrics(lines)
+                    self._keep_for_soup(lines)
+                    self._log(_epoch_text(lines[-1]))
+                    log(lines[-1])
+                    # Last: a resumed run drops lines beyond the checkpoint, but writes none anew.
+                    self._save_last()
+                    watch(lines[-1])
+        self._log(
             f"best: {100 * at.best_accuracy:.2f} % on validation, in epoch {at.best_epoch}; "
-            f"{at.seconds / 60:.1f} minutes in all",
-            self.console,
+            f"{at.seconds / 60:.1f} minutes in all"
         )
 
-    def _loader(
-        self, pictures: TrainingPictures, batches: EpochBatches
-    ) -> Iterable[tuple[Tensor, Tensor]]:
+    def _loader(self, pictures: TrainingPictures) -> Iterable[tuple[Tensor, Tensor]]:
         loader = DataLoader(
             pictures,
-            batch_sampler=batches,
-            num_workers=min(8, os.cpu_count() or 1),
+            batch_sampler=self.batches,
+            num_workers=min(8, max(1, (os.cpu_count() or 1) // self._processes_here())),
             persistent_workers=True,
             prefetch_factor=4,
+            pin_memory=self.fabric.device.type == "cuda",
         )
         ready = self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
         return cast("Iterable[tuple[Tensor, Tensor]]", ready)  # one loader in, one out
 
-    def _epoch(
-        self, loader: Iterable[tuple[Tensor, Tensor]], steps: int, bar: TrainingBar
-    ) -> dict[str, float]:
+    def _processes_here(self) -> int:
+        strategy = self.fabric.strategy
+        return strategy.num_processes if isinstance(strategy, DDPStrategy) else 1
+
+    def _epoch(self, loader: Iterable[tuple[Tensor, Tensor]], bar: TrainingBar) -> dict[str, float]:
         """One pass over the training pictures, from the step at which the run stands."""
-        at, recipe = self.progress, self.recipe
+        at, recipe, steps = self.progress, self.recipe, self.batches.steps
         size, seconds_before, seen_before = recipe.size_at(at.epoch), at.seconds, at.seen
         saved = time.monotonic()
         rate = 0.0
         self.wrapped.train()
-        for pictures, targets in loader:
-            loss, right = self._step(pictures, targets, at.epoch + at.step / steps)
+        for parts in _grouped(loader, recipe.accumulate):
+            loss, right, seen = self._step(parts, at.epoch + at.step / steps)
             at.step += 1
             at.loss_sum += loss
             at.right += right
-            at.seen += len(targets)
+            at.seen += seen
             self._tick()
             rate = (at.seen - seen_before) / max(1e-9, at.seconds - seconds_before)
             bar.advance(
@@ -233,37 +258,61 @@ class Trainer:
                 saved = time.monotonic()
         return {
             "size": size,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.optimizer.param_groups[-1]["lr"],
             "train_loss": at.loss_sum / steps,
             "train_accuracy": at.right / max(1, at.seen),
             "pictures_per_second": round(rate, 1),
         }
 
-    def _step(self, pictures: Tensor, targets: Tensor, position: float) -> tuple[float, int]:
-        """One optimiser step; returns the loss and how many pictures were right."""
-        recipe, at = self.recipe, self.progress
-        torch.manual_seed(stream_seed(recipe.seed, 3, at.epoch, at.step))
+    def _step(
+        self, parts: Sequence[tuple[Tensor, Tensor]], position: float
+    ) -> tuple[float, int, int]:
+        """One optimiser step; returns the loss, how many pictures were right, and of how many."""
+        recipe, at, fabric = self.recipe, self.progress, self.fabric
+        torch.manual_seed(stream_seed(recipe.seed, 3, at.epoch, at.step, fabric.global_rank))
         factor = lr_factor(recipe, position)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * group["lr_scale"] * factor
-        batch = pictures.float().contiguous(memory_format=torch.channels_last)
-        mixed, goal = self.mix(batch, targets)
-        logits = self.wrapped(mixed)
-        loss = self.criterion(logits, goal)
-        if not math.isfinite(value := loss.item()):
+        figures = torch.zeros(3, dtype=torch.float64)  # loss, right, seen
+        for number, (pictures, targets) in enumerate(parts):
+            batch = pictures.float().contiguous(memory_format=torch.channels_last)
+            mixed, goal = self.mix(batch, targets)
+            is_last = number + 1 == len(parts)
+            with fabric.no_backward_sync(self.wrapped, enabled=not is_last):
+                logits = self.wrapped(mixed)
+                with fabric.autocast():
+                    loss = self.objective(logits, goal, mixed) / len(parts)
+                fabric.backward(loss)
+            right = int((logits.argmax(dim=1) == targets).sum())
+            figures += torch.tensor([loss.item(), right, len(targets)])
+        figures = cast("Tensor", fabric.all_reduce(figures, reduce_op="sum")).cpu()
+        value = float(figures[0]) / fabric.world_size
+        if not math.isfinite(value):
             raise DataError(
                 f"the loss is {value} in epoch {at.epoch + 1}, step {at.step}: lower lr, or set "
                 "clip_norm or precision = 'fp32'; the last checkpoint is kept"
             )
-        self.fabric.backward(loss)
         if recipe.clip_norm:
-            self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=recipe.clip_norm)
+            # Not finite: under fp16, too large a scale of the loss, whose step the scaler skips.
+            fabric.clip_gradients(
+                self.wrapped,
+                self.optimizer,
+                max_norm=recipe.clip_norm,
+                error_if_nonfinite=False,
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.averaged is not None:
-            at.updates += 1
+        at.updates += 1
+        if self.averaged is not None and fabric.is_global_zero:
             self.averaged.update(self.model, step=at.updates)
-        return value, int((logits.argmax(dim=1) == targets).sum())
+        return value, int(figures[1]), int(figures[2])
+
+    def _shared_result(self) -> CarClassifier:
+        """`result`, as the first process has it: batch norms of the others saw other pictures."""
+        model = self.result
+        if self.fabric.world_size > 1:
+            model.load_state_dict(self.fabric.broadcast(model.state_dict()))
+        return model
 
     def _end_epoch(self, accuracy: float) -> None:
         at = self.progress
@@ -273,27 +322,42 @@ class Trainer:
         self._tick()
         if accuracy > at.best_accuracy:
             at.best_accuracy, at.best_epoch = accuracy, at.epoch
-            self._save_best()
+            self._save_result(self.folder.best, accuracy)
 
-    def _save_best(self) -> None:
-        content = {
-            "model": self.result.state_dict(),
-            "recipe": self.recipe.model_dump(),
-            "class_names": list(self.class_names),
-            "trained_on": self.trained_on,
-            "epoch": self.progress.epoch,
-            "val_accuracy": self.progress.best_accuracy,
-        }
-        checkpoint.save(self.folder.best, content)
+    def _save_result(self, path: Path, accuracy: float) -> None:
+        if self.fabric.is_global_zero:
+            found = checkpoint.Checkpoint(
+                model=self.result,
+                recipe=self.recipe,
+                class_names=self.class_names,
+                trained_on=self.trained_on,
+                epoch=self.progress.epoch,
+                val_accuracy=accuracy,
+            )
+            checkpoint.save_checkpoint(path, found)
+
+    def _keep_for_soup(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the best epochs' weights, as many as the recipe averages after training."""
+        if self.recipe.soup > 1:
+            self._save_result(self.folder.epoch(self.progress.epoch), lines[-1]["val_accuracy"])
+            best = sorted(lines, key=lambda line: -line["val_accuracy"])[: self.recipe.soup]
+            self.folder.keep_epochs({line["epoch"] for line in best})
 
     def _save_last(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
         content = {
             "model": self.model.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "precision": self._precision.state_dict(),
             "progress": asdict(self.progress),
         }
         checkpoint.save(self.folder.last, content)
+
+    def _log(self, text: str) -> None:
+        if self.fabric.is_global_zero:
+            self.folder.log(text, self.console)
 
     def _out_of_patience(self) -> bool:
         at = self.progress
@@ -303,6 +367,18 @@ class Trainer:
         now = time.monotonic()
         self.progress.seconds += now - self._clock
         self._clock = now
+
+
+def _grouped(
+    loader: Iterable[tuple[Tensor, Tensor]], count: int
+) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Batches, `count` at a time; the loader has a multiple of them."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    for batch in loader:
+        parts.append(batch)
+        if len(parts) == count:
+            yield parts
+            parts = []
 
 
 def _epoch_text(line: dict[str, Any]) -> str:

@@ -38,16 +38,17 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:8])
         raise RecipeError(f"backbone {name!r} is not a timm model; near it: {near or 'none'}")
-    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     if source == "timm":
         try:
-            return timm.create_model(name, pretrained=True, num_classes=0, **options)
+            return _create(name, drop_path, pretrained=True)
+        except RecipeError:
+            raise
         except Exception as error:  # whatever the hub's client raises: all mean the same here
             raise RecipeError(
                 f"the weights of {name} cannot be had from the Hugging Face hub ({error}); "
                 "download them once and say weights = 'file:PATH'"
             ) from error
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    model = _create(name, drop_path, pretrained=False)
     if source == "none":
         return model
     if source == "package":
@@ -58,6 +59,25 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
     else:
         raise RecipeError(f"weights {source!r}: must be 'package', 'timm', 'none' or 'file:PATH'")
     return model
+
+
+def _create(name: str, drop_path: float, *, pretrained: bool) -> Any:
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    try:
+        # Vision transformers take pictures of any size only if they are told so when built.
+        return timm.create_model(
+            name, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **options
+        )
+    except TypeError:  # all others, whose size is free, do not know the option
+        pass
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    except TypeError as error:
+        if not drop_path:
+            raise
+        raise RecipeError(
+            f"backbone {name!r} has no stochastic depth: set drop_path = 0"
+        ) from error
 
 
 def _package_file(name: str) -> Path:

@@ -1,0 +1,1 @@
+"""Measurements that take long: they are run by hand, and their reports are kept."""

@@ -1,0 +1,170 @@
+"""Training pictures per second, contender against contender, in rounds that take turns.
+
+Other work on the machine slows down whoever runs just then; within a round all meet about the same
+of it, and the ratio of each round is what counts.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.time_to_accuracy.contenders import Contender, ContenderError
+from benchmarks.time_to_accuracy.machine import load, machine, versions
+from benchmarks.time_to_accuracy.record import shown
+from benchmarks.time_to_accuracy.watch import Limits, watch
+from carspotter.errors import UsageError
+from carspotter.files import write_text
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One contender's rate in one round.
+
+    Attributes:
+        round: from 1.
+        size: side of the pictures.
+        contender: its name.
+        pictures_per_second: of each epoch after the first, which warms up.
+        load: the machine's load average afterwards.
+    """
+
+    round: int
+    size: int
+    contender: str
+    pictures_per_second: tuple[float, ...]
+    load: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        """The median of its epochs."""
+        return statistics.median(self.pictures_per_second)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as many pictures per second the first contender takes as another.
+
+    Attributes:
+        size: side of the pictures.
+        contender: the other one.
+        median: over the rounds.
+        low: the least of a round.
+        high: the greatest of a round.
+        rounds: how many there were.
+    """
+
+    size: int
+    contender: str
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        contenders: by name and size; the first name is the one that the others are compared with.
+        rounds: how often each is run.
+        places: what commands show in the place of a folder's path.
+        about: batch size, pictures, epochs: what makes two measurements one.
+    """
+
+    contenders: Mapping[tuple[str, int], Contender]
+    rounds: int
+    places: Mapping[str, str]
+    about: Mapping[str, object]
+
+
+def measure_rates(plan: Plan, work: Path, say: Callable[[str], None]) -> Path:
+    """Run what `work/throughput.json` lacks, and put it there; each run is kept at once.
+
+    Raises:
+        ContenderError: a process failed, or did one epoch only.
+        UsageError: the file is of another plan.
+    """
+    file = work / "throughput.json"
+    folder = work / "runs" / "throughput"
+    commands = {
+        f"{name}, {size} px": list(shown(contender.command(folder.resolve()), plan.places))
+        for (name, size), contender in plan.contenders.items()
+    }
+    about = {**plan.about, "commands": commands}
+    rates = _known_rates(file, about)
+    for number in range(1, plan.rounds + 1):
+        for name, size in _turn(list(plan.contenders), number):
+            if any((r.round, r.contender, r.size) == (number, name, size) for r in rates):
+                continue
+            contender = plan.contenders[name, size]
+            watch(contender, folder, Limits(target=2.0, cap_minutes=60))
+            found = contender.rates(folder)[1:]
+            if not found:
+                raise ContenderError(f"{name} at {size} px did no second epoch within an hour")
+            rates.append(Rate(number, size, name, tuple(found), tuple(load())))
+            say(f"round {number}: {name} at {size} px: {rates[-1].value:.1f} pictures/s")
+            document = {
+                "about": about,
+                "machine": machine(),
+                "versions": versions(),
+                "first": next(iter(plan.contenders))[0],
+                "rates": [asdict(rate) for rate in rates],
+            }
+            write_text(file, json.dumps(document, indent=1) + "\n")
+    return file
+
+
+def ratios(rates: Sequence[Rate], first: str) -> list[Ratio]:
+    """The first contender against each other one, round by round, at each size."""
+    by_place = {(r.contender, r.size, r.round): r.value for r in rates}
+    others = dict.fromkeys((r.size, r.contender) for r in rates if r.contender != first)
+    found = []
+    for size, other in others:
+        each = [
+            by_place[first, size, number] / value
+            for (name, at, number), value in by_place.items()
+            if (name, at) == (other, size) and (first, size, number) in by_place
+        ]
+        if each:
+            median = statistics.median(each)
+            found.append(Ratio(size, other, median, min(each), max(each), len(each)))
+    return found
+
+
+def read_rates(document: Mapping[str, Any]) -> list[Rate]:
+    """The rates of a `throughput.json`."""
+    return [
+        Rate(
+            **{
+                **rate,
+                "pictures_per_second": tuple(rate["pictures_per_second"]),
+                "load": tuple(rate["load"]),
+            }
+        )
+        for rate in document["rates"]
+    ]
+
+
+def _known_rates(file: Path, about: Mapping[str, object]) -> list[Rate]:
+    if not file.is_file():
+        return []
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if document["about"] != about:
+        raise UsageError(f"{file} was measured in another way; remove it, or use another folder")
+    return read_rates(document)
+
+
+def _turn(contenders: Sequence[tuple[str, int]], number: int) -> list[tuple[str, int]]:
+    """Size by size; who begins changes from round to round."""
+    turned = []
+    for size in dict.fromkeys(size for _, size in contenders):
+        names = [name for name, at in contenders if at == size]
+        start = (number - 1) % len(names)
+        turned += [(name, size) for name in names[start:] + names[:start]]
+    return turned

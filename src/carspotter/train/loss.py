@@ -1,0 +1,89 @@
+"""The loss: cross-entropy, and what teachers say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from carspotter.errors import RecipeError
+from carspotter.train.checkpoint import load_checkpoint
+from carspotter.train.model import CarClassifier
+from carspotter.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Objective(nn.Module):
+    """Cross-entropy with the labels, mixed with the divergence from the teachers' mean.
+
+    Distillation (arXiv:1503.02531): teachers see the very pixels that the student sees
+    (arXiv:2106.05237), augmentation and mixing included.
+
+    Args:
+        recipe: smoothing, class weights, teachers and their share.
+        class_names: in the order of the logits.
+        targets: (N,) class numbers of the training part.
+
+    Raises:
+        RecipeError: a teacher knows other classes.
+        ModelFileError: a teacher cannot be loaded.
+    """
+
+    def __init__(
+        self, recipe: Recipe, class_names: Sequence[str], targets: NDArray[np.int64]
+    ) -> None:
+        super().__init__()
+        weight = None
+        if recipe.class_weights == "balanced":
+            counts = np.bincount(targets, minlength=len(class_names))
+            weight = torch.from_numpy(len(targets) / (len(class_names) * counts)).float()
+        self._labels = nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
+        self._share = recipe.distill_weight if recipe.teachers else 0.0
+        self._temperature = recipe.distill_temperature
+        self._teachers = nn.ModuleList(load_teacher(name, class_names) for name in recipe.teachers)
+        self._teachers.to(memory_format=torch.channels_last)
+
+    def forward(self, logits: Tensor, targets: Tensor, pixels: Tensor) -> Tensor:
+        """The loss in nats.
+
+        Args:
+            logits: (N, classes) of the student.
+            targets: (N,) class numbers or (N, classes) probabilities.
+            pixels: (N, 3, S, S) what the student saw, 0 to 255.
+        """
+        loss: Tensor = self._labels(logits, targets)
+        if not self._share:
+            return loss
+        learnt = functional.log_softmax(logits.float() / self._temperature, dim=1)
+        divergence = functional.kl_div(learnt, self._taught(pixels), reduction="batchmean")
+        # Gradients of softened targets shrink with the square of the temperature.
+        return (1 - self._share) * loss + self._share * self._temperature**2 * divergence
+
+    @torch.no_grad()
+    def _taught(self, pixels: Tensor) -> Tensor:
+        """(N, classes) mean of the teachers' probabilities."""
+        each = [(t(pixels).float() / self._temperature).softmax(dim=1) for t in self._teachers]
+        return torch.stack(each).mean(dim=0)
+
+
+def load_teacher(name: str, class_names: Sequence[str]) -> CarClassifier:
+    """A trained classifier to learn from, in eval mode and without gradients.
+
+    Raises:
+        RecipeError: it knows other classes, or the same in another order.
+        ModelFileError: it cannot be loaded.
+    """
+    found = load_checkpoint(Path(name).expanduser())
+    if found.class_names != tuple(class_names):
+        raise RecipeError(
+            f"teachers: {name} knows {len(found.class_names)} classes which are not this data "
+            f"set's {len(class_names)}, name by name; train it on the same classes"
+        )
+    return found.model.requires_grad_(False)
