@@ -12,16 +12,16 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CLASSES, Carspotter, draw_car, encoded, write_parquet
+from conftest import Carspotter
 from hub_server import Hub, serving
-from test_layouts import ROOT_TEST_MAT, TRAIN_MAT, write_torchvision
+from test_layouts import write_torchvision
 
 from carspotter.data import open_data_set
-from carspotter.data.download import SOURCES, Source, class_counts, verify
+from carspotter.data.download import SOURCES, Source, class_counts
 from carspotter.data.index import fingerprint
 from carspotter.errors import DataError
 
@@ -198,6 +198,9 @@ def test_damaged_file_is_refused_and_fetched_again(call: Call, hub: Hub, tmp_pat
     assert visible(to) == set()
 
     hub.damages.clear()
+    hub.refuses = 503  # then what has come so far must not pass for all there is
+    assert "answers with error 503" in refused(call(to))
+    hub.refuses = None
     hub.asked.clear()
     done = call(to)
     assert done.returncode == 0, done.stderr
@@ -278,6 +281,27 @@ def test_unknown_name_and_hub(carspotter: Carspotter, tmp_path: Path) -> None:
     assert not (tmp_path / "cars").exists()
 
 
+@pytest.mark.parametrize(
+    ("missing", "origin", "said"),
+    [
+        ("huggingface_hub", "huggingface", "data needs more packages"),
+        ("kagglehub", "kaggle", "data download --from kaggle needs more packages"),
+    ],
+)
+def test_client_that_is_not_installed(tmp_path: Path, missing: str, origin: str, said: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from carspotter.cli import main; main()"
+    arguments = ("data", "download", NAME, "--to", tmp_path / "cars", "--from", origin)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert refused(done) == f"carspotter: {said}: pip install 'carspotter[train]'\n"
+    assert not (tmp_path / "cars").exists()
+
+
 # --- Kaggle ------------------------------------------------------------------------------------
 
 
@@ -336,67 +360,3 @@ def test_broken_kaggle_archive(kaggle: Call, hub: Hub, tmp_path: Path) -> None:
     assert "came damaged and was removed" in refused(kaggle(to, "--from", "kaggle"))
     hub.archive = whole
     assert kaggle(to, "--from", "kaggle").returncode == 0
-
-
-# --- what is verified --------------------------------------------------------------------------
-
-
-def write_rows(root: Path, change: Callable[[int, int], int], *, names: bool = True) -> Path:
-    """The drawn data's labels, changed, beside pictures that are all the same."""
-    picture = encoded(draw_car(0))
-    for split, count in (("train", 72), ("test", 24)):
-        rows = [
-            (f"{i:05d}.jpg" if names else None, picture, change(i, i % 3)) for i in range(count)
-        ]
-        write_parquet(root / "data" / f"{split}-00000-of-00001.parquet", rows)
-    return root
-
-
-def test_the_same_labels_are_verified(drawn_data: Path, tmp_path: Path) -> None:
-    verify(open_data_set(write_rows(tmp_path, lambda i, label: label)), source_of(drawn_data))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda i, label: label if i else 1, id="one more of a class"),
-        pytest.param(lambda i, label: {0: 1, 1: 0}.get(i, label), id="two exchanged"),
-    ],
-)
-def test_other_labels_are_refused(
-    drawn_data: Path, tmp_path: Path, change: Callable[[int, int], int]
-) -> None:
-    data = open_data_set(write_rows(tmp_path, change))
-    with pytest.raises(DataError, match="other labels than in stanford-cars"):
-        verify(data, source_of(drawn_data))
-
-
-def test_another_number_of_classes_is_refused(drawn_data: Path, tmp_path: Path) -> None:
-    data = open_data_set(write_rows(tmp_path, lambda i, label: label % 2))
-    with pytest.raises(DataError, match="2 classes instead of 3"):
-        verify(data, source_of(drawn_data))
-
-
-def test_without_file_names_the_sizes_of_the_classes_count(
-    drawn_data: Path, tmp_path: Path
-) -> None:
-    source = source_of(drawn_data)
-    same = open_data_set(write_rows(tmp_path / "a", lambda i, label: label, names=False))
-    assert {p.label for p in same.pictures} == set(CLASSES)
-    verify(same, source)
-    other = write_rows(tmp_path / "b", lambda i, label: label if i else 1, names=False)
-    with pytest.raises(DataError, match="other labels"):
-        verify(open_data_set(other), source)
-
-
-def test_real_data_set_is_verified(stanford: Path) -> None:
-    verify(open_data_set(stanford), SOURCES[NAME])
-
-
-def test_real_labels_of_kaggles_copy_are_verified(stanford: Path, tmp_path: Path) -> None:
-    (tmp_path / "devkit").mkdir()
-    for split in ("train", "test"):
-        (tmp_path / f"cars_{split}").mkdir()
-    for file in ("devkit/cars_meta.mat", TRAIN_MAT, ROOT_TEST_MAT):
-        (tmp_path / file).symlink_to(stanford / file)
-    verify(open_data_set(tmp_path), SOURCES[NAME])

@@ -215,40 +215,43 @@ def end(worker: subprocess.Popen[bytes]) -> None:
     worker.wait(60)
 
 
-def in_a_trial(process: subprocess.Popen[bytes], storage: str, out: Path) -> int:
-    """Wait until the worker is amid a trial with a checkpoint; the number of that trial."""
+def joined(storage: str, out: Path, worker: subprocess.Popen[bytes]) -> optuna.Study:
+    """The study, once the worker has made it."""
+    deadline = time.monotonic() + 300
+    while not (out / "study.json").is_file():
+        assert worker.poll() is None, "the worker ended before there was a study"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return optuna.load_study(study_name="tiny", storage=open_storage(storage, 1))
+
+
+def in_a_trial(study: optuna.Study, out: Path, worker: subprocess.Popen[bytes], log: str) -> int:
+    """Wait until the worker's run has logged so; the number of that trial."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        assert process.poll() is None, "the worker ended before it could be stopped"
-        for trial in trials(storage, TrialState.RUNNING) if out.is_dir() else ():
-            run = out / "trials" / f"{trial.number:04d}"
-            is_its = trial.user_attrs.get("worker", "").endswith(f":{process.pid}")
-            if is_its and (run / "last.ckpt").is_file() and len(trial.intermediate_values) < 3:
-                return trial.number
-        time.sleep(0.02)
+        assert worker.poll() is None, "the worker ended before it could be stopped"
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            if trial.user_attrs.get("worker", "").endswith(f":{worker.pid}"):
+                file = out / "trials" / f"{trial.number:04d}" / "log.txt"
+                if file.is_file() and log in file.read_text():
+                    return trial.number
+        time.sleep(0.05)
     raise AssertionError("no trial under way was seen")
-
-
-def trials(storage: str, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
-    try:
-        study = optuna.load_study(study_name="tiny", storage=open_storage(storage, 1))
-    except KeyError:
-        return []  # the study is yet to be made
-    return study.get_trials(states=states or None)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_the_other_worker_does_the_trial_that_one_was_killed_in(
     start: Start, inputs: Inputs, tmp_path: Path
 ) -> None:
-    out, wanted = tmp_path / "study", 4
+    out, wanted = tmp_path / "study", 3
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
     command = inputs.command(out, wanted, *LONG, "--storage", storage, "--study", "tiny")
     workers = [start(command, f"log{i}") for i in range(2)]
-    killed = in_a_trial(workers[0], storage, out)
+    study = joined(storage, out, workers[0])
+    killed = in_a_trial(study, out, workers[0], "epoch 1 at")
     end(workers[0])
     assert workers[0].returncode == -signal.SIGKILL
-    assert trials(storage)[killed].state is TrialState.RUNNING
+    assert study.trials[killed].state is TrialState.RUNNING
     assert workers[1].wait(300) == 0, (tmp_path / "log1").read_text()
     assert len(finished(out)) == wanted
     lost = [row for row in rows(out) if row["outcome"] == "lost"]
@@ -272,7 +275,8 @@ def test_a_study_in_a_journal_outlives_all_its_workers(
     out, journal = tmp_path / "study", tmp_path / "journal.log"
     command = inputs.command(out, 1, *LONG, "--storage", journal, "--study", "tiny")
     first = start(command, "log0")
-    number = in_a_trial(first, str(journal), out)
+    study = joined(str(journal), out, first)
+    number = in_a_trial(study, out, first, "epoch 1 at")
     os.killpg(first.pid, signal.SIGINT)
     assert first.wait(300) not in (0, 2)
     assert "Traceback" not in (tmp_path / "log0").read_text()
@@ -280,10 +284,10 @@ def test_a_study_in_a_journal_outlives_all_its_workers(
         ("lost", "stopped: KeyboardInterrupt")
     ]
     assert (out / "report.html").is_file()
-    assert [t.number for t in trials(str(journal), TrialState.WAITING)] == [number + 1]
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
     second = start(command, "log1")
-    assert in_a_trial(second, str(journal), out) == number + 1
+    assert in_a_trial(study, out, second, "resumed in epoch") == number + 1
     end(second)
 
     done = quick(*command)

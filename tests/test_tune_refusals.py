@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,26 @@ def test_a_folder_has_one_study(refused: Refused, inputs: Inputs, tmp_path: Path
     assert f"is kept in {journal}: name it by --storage" in refused(*command)
     line = refused(*command, "--storage", journal, "--study", "second")
     assert f"{out} holds another study, 'tiny'; say another --out" in line
+
+
+def test_runs_of_a_study_that_was_deleted(refused: Refused, inputs: Inputs, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    begun(inputs, out)
+    (out / "trials" / "0000").mkdir(parents=True)
+    (out / "study.db").unlink()
+    line = refused(*inputs.command(out, 2))
+    assert f"{out / 'trials'} holds runs of a study that is gone" in line
+
+
+def test_workers_may_make_the_database_all_at_once(inputs: Inputs, tmp_path: Path) -> None:
+    place = f"sqlite:///{tmp_path / 'shared.db'}"
+    plan = Plan(default_space(load_recipe(str(inputs.recipe))), "data")
+    with ThreadPoolExecutor(8) as workers:
+        jobs = [
+            workers.submit(lambda: open_study(open_storage(place, 1), "tiny", plan))
+            for _ in range(8)
+        ]
+        assert len({job.result().study_name for job in jobs}) == 1
 
 
 def test_a_study_of_another_program(refused: Refused, inputs: Inputs, tmp_path: Path) -> None:

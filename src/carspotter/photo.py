@@ -23,6 +23,12 @@ PhotoSource: TypeAlias = (
     " | NDArray[np.uint8]"
 )
 
+PHOTO_ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    | {".heic", ".heif", ".avif"}
+)
+"""What is taken from a folder, in lower case; a file that is named itself may have any ending."""
+
 MAX_PIXELS = 178_956_970
 """Photos of more pixels are refused before they are decoded. Pillow too refuses those, as bombs;
 phones' cameras of 108 megapixels stay below."""

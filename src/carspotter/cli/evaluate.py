@@ -88,6 +88,8 @@ def run(
     data = open_data_set(data_root)
     pictures = _pictures(data, model, split)
     console = Console(stderr=True, quiet=quiet)
+    for note in data.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     started = time.monotonic()
     with counting("evaluating", console) as count:
         found = predict(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from PIL import Image
 
 from carspotter.errors import UsageError
+from carspotter.photo import PHOTO_ENDINGS
 from carspotter.spotter import load
 
 if TYPE_CHECKING:
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from carspotter.results import Answer, Identification
 
 Style: TypeAlias = Literal["text", "json", "csv"]
-
-PHOTO_ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-    | {".heic", ".heif", ".avif"}
-)
-"""What is taken from a folder; a file that is named itself may have any ending."""
 
 _CSV_COLUMNS = ("photo", "level", "label", "make", "model", "body", "year", "confidence", "error")
 

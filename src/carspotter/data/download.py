@@ -224,7 +224,7 @@ def _from_huggingface(source: Source, folder: Path, progress: bool) -> Path:
 def _from_kaggle(source: Source, folder: Path, progress: bool) -> Path:
     with _kaggle_settings(folder), _kaggle_output(progress):
         try:
-            import kagglehub  # type: ignore[import-untyped]  # it has no types
+            import kagglehub
         except ModuleNotFoundError as error:
             raise MissingExtraError("data download --from kaggle", "train") from error
 

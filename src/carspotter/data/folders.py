@@ -22,13 +22,8 @@ from carspotter.data.classes import (
 )
 from carspotter.data.index import DataSet, Picture, checked_box
 from carspotter.errors import DataError
+from carspotter.photo import PHOTO_ENDINGS
 from carspotter.preprocess import Box
-
-PICTURE_ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-    | {".heic", ".heif", ".avif"}
-)
-"""What counts as a picture among other files, in lower case."""
 
 _NO_CLASSES = frozenset({"__MACOSX", "@eaDir", "lost+found"})
 """Folders that archives, network drives and file systems add."""
@@ -94,7 +89,7 @@ def _listing(folder: Path) -> tuple[list[str], list[str]]:
                 continue
             if entry.is_dir():
                 folders.append(entry.name)
-            elif Path(entry.name).suffix.lower() in PICTURE_ENDINGS:
+            elif Path(entry.name).suffix.lower() in PHOTO_ENDINGS:
                 pictures.append(entry.name)
     return sorted(folders), sorted(pictures)
 
@@ -120,7 +115,7 @@ def _read(root: Path, base: Path, splits: Mapping[str, Path]) -> DataSet:
     for path in empty:
         if official[path.name] not in labels:
             raise DataError(
-                f"{path}: a class folder without pictures ({', '.join(sorted(PICTURE_ENDINGS))}); "
+                f"{path}: a class folder without pictures ({', '.join(sorted(PHOTO_ENDINGS))}); "
                 "put some in, or remove the folder"
             )
     check_spelling(labels, root)

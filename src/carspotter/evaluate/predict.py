@@ -25,6 +25,10 @@ else:
     Recogniser = Callable
 
 
+WHOLE = Crop()
+"""The whole picture."""
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What a recogniser said of labelled pictures.
@@ -76,7 +80,7 @@ def predict(
     *,
     size: int,
     resize: ResizeMode = "squash",
-    crop: Crop = Crop(),  # noqa: B008 (frozen)
+    crop: Crop = WHOLE,
     batch_size: int = 32,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predictions:
@@ -116,7 +120,7 @@ def predict_share(
     *,
     size: int,
     resize: ResizeMode = "squash",
-    crop: Crop = Crop(),  # noqa: B008 (frozen)
+    crop: Crop = WHOLE,
     batch_size: int = 32,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PartialPredictions:

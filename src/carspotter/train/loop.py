@@ -106,7 +106,7 @@ def _train(
     if not resume:  # only now: a run that cannot start leaves no folder that bars the next try
         agree(fabric, lambda: folder.begin(recipe, data_root, named_parts), first=True)
     leave_out = _teller(folder, fabric, console)
-    leave_out(decoded.broken.values())
+    leave_out([*data.notes, *decoded.broken.values()])
     if resume:
         trainer.resume()
     validation = Validation(parts[1], data.class_names, recipe.area(), fabric, leave_out)

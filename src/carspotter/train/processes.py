@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterator
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -82,9 +82,9 @@ def gather(fabric: Fabric, value: T) -> list[T]:
     """What each process holds, in the order of their ranks, in each of them."""
     if fabric.world_size == 1:
         return [value]
-    found: list[T | None] = [None] * fabric.world_size
+    found: list[Any] = [None] * fabric.world_size
     distributed.all_gather_object(found, value)
-    return found  # type: ignore[return-value]  # every place is filled now
+    return found
 
 
 def agree(fabric: Fabric, work: Callable[[], T], *, first: bool) -> T | None:

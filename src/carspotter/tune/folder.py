@@ -46,9 +46,14 @@ class StudyFolder:
         """Says which study the folder belongs to."""
         return self.path / "study.json"
 
+    @property
+    def runs(self) -> Path:
+        """A run folder for each trial that was begun here."""
+        return self.path / "trials"
+
     def run(self, number: int) -> RunFolder:
         """The run folder of a trial."""
-        return RunFolder(self.path / "trials" / f"{number:04d}")
+        return RunFolder(self.runs / f"{number:04d}")
 
     @property
     def lock_file(self) -> Path:

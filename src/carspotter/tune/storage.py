@@ -33,6 +33,11 @@ _SQLITE_PATIENCE = 60
 """Seconds. Workers write a few rows a minute: a longer lock is no other worker's."""
 
 
+_TRIES = 10
+_MADE_BY_ANOTHER = ("already exists", "duplicate", "unique constraint")
+"""What databases say when two workers make the same tables at once."""
+
+
 def grace(heartbeat: int) -> int:
     """Seconds after its last heartbeat at which a worker is taken for dead."""
     return max(2 * heartbeat, heartbeat + 5)
@@ -97,14 +102,7 @@ def open_storage(place: str, heartbeat: int) -> RDBStorage | Journal:
             file = Path(place).expanduser()
             _need_journal(file)
             return Journal(file, heartbeat)
-        patience = {"connect_args": {"timeout": _SQLITE_PATIENCE}}
-        return RDBStorage(
-            place,
-            engine_kwargs=patience if place.startswith("sqlite") else None,
-            heartbeat_interval=heartbeat,
-            grace_period=grace(heartbeat),
-            heartbeat_stale_trial_callback=requeue,
-        )
+        return _database(place, heartbeat)
     except UsageError:
         raise
     except ImportError as error:
@@ -114,6 +112,25 @@ def open_storage(place: str, heartbeat: int) -> RDBStorage | Journal:
         ) from error
     except Exception as error:  # SQLAlchemy, its drivers and Optuna raise many kinds
         raise UsageError(f"--storage {shown}: cannot be opened: {reason(error)}") from error
+
+
+def _database(url: str, heartbeat: int) -> RDBStorage:
+    patience = {"connect_args": {"timeout": _SQLITE_PATIENCE}}
+    for left in reversed(range(_TRIES)):
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs=patience if url.startswith("sqlite") else None,
+                heartbeat_interval=heartbeat,
+                grace_period=grace(heartbeat),
+                heartbeat_stale_trial_callback=requeue,
+            )
+        except Exception as error:  # each driver has its own for a table that is there
+            said = str(error).lower()
+            if not left or not any(sign in said for sign in _MADE_BY_ANOTHER):
+                raise
+            time.sleep(0.5)
+    raise AssertionError("the last try returns or raises")
 
 
 def reason(error: Exception) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-import uuid
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ def open_study(storage: BaseStorage, name: str, plan: Plan) -> Study:
     if _ABOUT not in study.user_attrs:
         if study.trials or study.directions != [StudyDirection.MAXIMIZE]:
             raise UsageError(f"study {name!r} was not made by carspotter; say another --study")
-        study.set_user_attr(_ABOUT, {"id": uuid.uuid4().hex, **plan.to_json()})
+        study.set_user_attr(_ABOUT, plan.to_json())
         # The recipe as it is goes first: what is found is never worse than what there was.
         if (own := plan.space.base_values()) is not None:
             study.enqueue_trial(own, skip_if_exists=True)
@@ -117,14 +117,22 @@ def claim(folder: StudyFolder, study: Study, storage: str | None) -> None:
     Raises:
         UsageError: the folder holds another study.
     """
-    own = {"study": study.study_name, "id": study.user_attrs[_ABOUT]["id"], "storage": storage}
+    about = json.dumps(study.user_attrs[_ABOUT], sort_keys=True)
+    own = {
+        "study": study.study_name,
+        "storage": storage,
+        "plan": hashlib.sha256(about.encode()).hexdigest(),
+    }
     there = _identity(folder)
-    if there is None:
-        write_text(folder.identity, json.dumps(own, indent=1) + "\n")
-    elif there.get("id") != own["id"]:
+    if there is not None and any(there.get(key) != own[key] for key in ("study", "plan")):
         raise UsageError(
             f"{folder.path} holds another study, {there.get('study')!r}; say another --out"
         )
+    waiting = (TrialState.WAITING,)
+    if any(folder.runs.glob("*")) and len(study.get_trials(states=waiting)) == len(study.trials):
+        raise UsageError(f"{folder.runs} holds runs of a study that is gone; say another --out")
+    if there is None:
+        write_text(folder.identity, json.dumps(own, indent=1) + "\n")
 
 
 def need_storage(folder: StudyFolder, storage: str | None) -> None:
