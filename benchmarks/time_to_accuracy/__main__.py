@@ -151,7 +151,7 @@ def throughput(
         if "plain" in chosen:
             short = (f"--epochs={epochs}", f"--patience={epochs}", *shlex.split(plain_args))
             contenders["plain", size] = Plain(setting, short)
-    pictures = (per_class - 1) * material.classes
+    pictures = per_class * material.classes
     about = {"batch_size": batch, "pictures": pictures, "epochs": epochs, "seed": seed}
     plan = Plan(contenders, rounds, _places(material, work, timm, recipe), about)
     _say(f"{measure_rates(plan, work, _say)} is written")

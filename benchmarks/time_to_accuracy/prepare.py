@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from carspotter.data import Picture, PictureReader, open_data_set
@@ -21,7 +19,6 @@ from carspotter.files import replacing
 from carspotter.train.weights import pretrained_backbone
 
 if TYPE_CHECKING:
-    from carspotter.data import DataSet
     from carspotter.train import Recipe
 
 
@@ -69,22 +66,21 @@ def prepare(data: Path, recipe: Recipe, work: Path) -> Material:
 def prepare_sample(data: Path, recipe: Recipe, work: Path, per_class: int) -> Material:
     """As `prepare`, of the first `per_class` training pictures and one test picture of each class.
 
-    The class folders lack the last training picture of each: it stands for the one that carspotter
-    sets aside for validation.
+    carspotter reads the class folders too, and sets a part of them aside for validation.
 
     Raises:
         DataError: the data set cannot be used, or a class has too few pictures.
     """
     found = open_data_set(data)
-    root = work / f"sample-{per_class}"
-    train = _first(found.split("train"), per_class)
-    test = _first(found.split("test"), 1)
-    write_parquet(found, {"train": train, "test": test}, root / "parquet" / "data")
-    kept = _first(train, per_class - 1)
-    write_class_folders(found.class_names, {"train": kept, "test": test}, root / "pictures")
+    folders = work / f"sample-{per_class}"
+    parts = {
+        "train": _first(found.split("train"), per_class),
+        "test": _first(found.split("test"), 1),
+    }
+    write_class_folders(found.class_names, parts, folders)
     return Material(
-        data=(root / "parquet").resolve(),
-        folders=root / "pictures",
+        data=folders,
+        folders=folders,
         weights=write_weights(recipe, work / "weights"),
         backbone=recipe.backbone,
         classes=len(found.class_names),
@@ -141,30 +137,6 @@ def write_class_folders(
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def write_parquet(found: DataSet, parts: Mapping[str, Sequence[Picture]], folder: Path) -> None:
-    """Write pictures in the Hugging Face layout, where they are not there yet."""
-    number = {name: index for index, name in enumerate(found.class_names)}
-    features = {"image": {"_type": "Image"}, "label": {"names": list(found.class_names)}}
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    schema = pa.schema(
-        [("image", image), ("label", pa.int64())],
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
-    reader = PictureReader()
-    for split, pictures in parts.items():
-        file = folder / f"{split}-00000-of-00001.parquet"
-        if file.is_file():
-            continue
-        images = [{"bytes": reader.read(p), "path": Path(p.key).name} for p in pictures]
-        labels = [number[p.label] for p in pictures]
-        with replacing(file) as part:
-            pq.write_table(
-                pa.table({"image": images, "label": labels}, schema=schema),
-                part,
-                row_group_size=256,
-            )
 
 
 def write_weights(recipe: Recipe, folder: Path) -> Path | None:

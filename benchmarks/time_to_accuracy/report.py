@@ -111,10 +111,11 @@ def _throughput_section(document: Mapping[str, Any]) -> list[str]:
     first = document["first"]
     about = document["about"]
     lines = [
-        f"Pictures per second by each program's own clock, batch {about['batch_size']}, "
-        f"{about['pictures']} training pictures an epoch, the first epoch of a run left out: the "
-        "median of the rounds, in which the contenders take turns. The ratio is taken round by "
-        "round, so that other work on the machine counts for both.",
+        f"Pictures per second by each program's own clock, batch {about['batch_size']}, on a "
+        f"sample of {about['pictures']} training pictures, of which carspotter sets some aside. "
+        "The whole backbone is trained, save by `as the recipe`, which freezes what the recipe "
+        "freezes. The first epoch of a run is left out; the contenders take turns, and the ratio "
+        "is taken round by round, so that other work on the machine counts for both.",
         "",
         f"| pixels | contender | pictures/s (rounds) | {first} is so many times as fast (rounds) |",
         "| --: | --- | --: | --: |",

@@ -85,7 +85,8 @@ class CarClassifier(nn.Module):
         if features.ndim == 3:
             places = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
             side = math.isqrt(places.shape[1])
-            return places.transpose(1, 2).reshape(len(places), -1, side, side)
+            # In this order: the other way round, torch's export takes the batch size for fixed.
+            return places.unflatten(1, (side, side)).permute(0, 3, 1, 2)
         is_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
         return features.permute(0, 3, 1, 2) if is_last else features
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -86,7 +86,11 @@ def slices(trials: Sequence[FrozenTrial], over: Mapping[str, Distribution]) -> b
             axes.set_xlim(-0.5, len(places) - 0.5)
             _dots(axes, [(places[t.params[key]], t) for t in trials if key in t.params])
         else:
-            axes.set_xscale("log" if values.log else "linear")
+            if values.log:
+                axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
             _dots(axes, [(t.params[key], t) for t in trials if key in t.params])
         axes.set_xlabel(key)
         axes.grid(alpha=0.3)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optuna import Study
-from optuna.importance import get_param_importances
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
 from carspotter.files import write_text
@@ -91,7 +91,7 @@ def _importances(study: Study, done: int) -> Iterable[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            found = get_param_importances(study)
+            found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
     except UserWarning as said:  # trials that are too much alike: no figure is better than a guess
         yield f"<h2>Importances</h2><p>{escape(str(said))}</p>"
         return

@@ -194,7 +194,9 @@ class Worker:
     def _tell(self, trial: FrozenTrial) -> None:
         drawn = ", ".join(f"{key} = {shown(x)}" for key, x in trial.params.items())
         done = count(self._trials(), *FINISHED)
-        self._say(f"trial {trial.number}: {_verdict(trial)}; {drawn}; {done} of {self._wanted}")
+        self._say(
+            f"trial {trial.number}: {_verdict(trial)}; {drawn}; {done} of {self._wanted} done"
+        )
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
