@@ -22,6 +22,7 @@ HEAVY = (
     "matplotlib",
     "pydantic",
     "onnx",
+    "optuna",
     "sklearn",
 )
 
@@ -183,6 +184,8 @@ CALLS = {
     "train": ("lite0", "--data", "nowhere", "--out", "run"),
     "evaluate": ("stanford-cars-lite0", "--data", "nowhere"),
     "export": ("run", "--out", "model.onnx"),
+    "soup": ("one", "other", "--out", "run"),
+    "tune": ("lite0", "--data", "nowhere", "--trials", "1", "--out", "study"),
 }
 
 

@@ -213,7 +213,7 @@ def test_commands_show_no_folder_of_the_machine() -> None:
 
 
 def rate(number: int, contender: str, *values: float, size: int = 128) -> Rate:
-    return Rate(number, size, contender, values, (1.0, 1.0, 1.0))
+    return Rate(number, size, contender, values, tuple(v / 2 for v in values), (1.0, 1.0, 1.0))
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -224,9 +224,10 @@ def test_ratios_are_taken_round_by_round() -> None:
         *(rate(3, "own", 60.0, 20.0, 50.0), rate(3, "other", 25.0)),
         rate(4, "other", 1.0),
     ]
-    (found,) = ratios(rates, "own")
+    (found,) = ratios(rates, "own", "wall")
     assert (found.contender, found.size, found.rounds) == ("other", 128, 3)
     assert (found.median, found.low, found.high) == (3.0, 2.0, 3.0)
+    assert ratios(rates, "own", "cpu") == [found]
 
 
 # --- the report --------------------------------------------------------------------------------
@@ -352,6 +353,7 @@ def test_throughput_takes_turns_and_is_kept(benchmark: Run, tmp_path: Path) -> N
     assert [(r["round"], r["contender"]) for r in rates] == [(1, "carspotter"), (1, "plain")]
     assert all(len(r["pictures_per_second"]) == 1 for r in rates)
     assert all(r["pictures_per_second"][0] > 0 for r in rates)
+    assert all(len(r["per_cpu_second"]) == 1 and r["per_cpu_second"][0] > 0 for r in rates)
 
     before = file.stat().st_mtime_ns
     assert benchmark("throughput", *arguments).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,16 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from conftest import Carspotter
 from sklearn.utils.class_weight import compute_class_weight
 from timm.models import register_model
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer import _create_swin_transformer
 from torch import nn
 from training import STEPS, first_weights, last, run, same, tiny
 
 from carspotter.errors import RecipeError
 from carspotter.export import to_onnx
-from carspotter.train import load_checkpoint
+from carspotter.train import RunFolder, load_checkpoint
 from carspotter.train.loss import Objective
 from carspotter.train.model import CarClassifier, make_optimizer
 
@@ -230,14 +232,12 @@ def test_patience_survives_a_resume(drawn_data: Path, tmp_path: Path) -> None:
 
 
 @register_model
-def tiny_swin(pretrained: bool = False, **options: Any) -> SwinTransformer:
-    """A Swin transformer of four blocks: timm has none that small."""
-    config = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    model = SwinTransformer(
-        embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), strict_img_size=False, **options
+def tiny_swin(pretrained: bool = False, **options: Any) -> Any:
+    """A Swin transformer of four narrow blocks: timm has none that small."""
+    small = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
+    return _create_swin_transformer(
+        "swin_tiny_patch4_window7_224", pretrained, **{**small, **options}
     )
-    model.pretrained_cfg = config
-    return model
 
 
 @pytest.mark.parametrize(
@@ -309,3 +309,27 @@ def test_mirror_images_are_answered_alike() -> None:
     each = [answers(plain, 48, shown)["logits"] for shown in (pictures, mirrored)]
     assert not np.allclose(*each, atol=1e-4)
     assert np.allclose(one, np.mean(each, axis=0), atol=1e-4)
+
+
+# --- compiled ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_model_trains(carspotter: Carspotter, drawn_data: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(tiny(compile=True, ema_decay=0.9).to_toml())
+    done = carspotter(
+        *("train", recipe, "--data", drawn_data, "--out", tmp_path / "run"),
+        env={
+            "OMP_NUM_THREADS": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"),
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    assert any((tmp_path / "inductor").rglob("*.so")), "nothing was compiled"
+    found = RunFolder(tmp_path / "run")
+    plain = run(drawn_data, tmp_path / "plain", ema_decay=0.9)
+    for line, expected in zip(found.read_metrics(), plain.read_metrics(), strict=True):
+        assert line["train_loss"] == pytest.approx(expected["train_loss"], rel=0.05)
+    assert last(found)["model"].keys() == last(plain)["model"].keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -49,6 +50,10 @@ TimmArgs = Annotated[str, typer.Option(help="Further arguments for timm's train.
 PlainArgs = Annotated[str, typer.Option(help="Further arguments for the plain loop, in quotes.")]
 Batch = Annotated[int, typer.Option(min=2, help="Of timm and the plain loop.")]
 Seed = Annotated[int, typer.Option(min=0)]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of torch, for all. 1 is steadier where the machine has other work."),
+]
 
 
 @app.command()
@@ -69,6 +74,7 @@ def run(
     target: Annotated[float, typer.Option(min=0, max=100, help="Top-1 in percent.")] = 82.66,
     cap_minutes: Annotated[float, typer.Option(min=0, help="Stop there, testing left out.")] = 240,
     seed: Seed = 0,
+    threads: Threads = None,
 ) -> None:
     """Time contenders until they reach the target.
 
@@ -83,7 +89,7 @@ def run(
     work = work.resolve()
     loaded = load_recipe(recipe, changes or ())
     material = prepare(data, loaded, work)
-    setting = Setting(material, size, batch, seed, device(), computes_in_bf16())
+    setting = Setting(material, size, batch, seed, device(), computes_in_bf16(), threads)
     contenders: dict[str, Contender] = {}
     for each in chosen:
         if each == "carspotter":
@@ -93,7 +99,7 @@ def run(
         elif timm is not None:
             contenders[each] = Timm(setting, timm.resolve(), tuple(shlex.split(timm_args)))
     for each, contender in contenders.items():
-        about: dict[str, object] = {"seed": seed}
+        about: dict[str, object] = {"seed": seed, "threads": threads}
         if each == "carspotter":
             about["recipe"] = loaded.model_dump(mode="json")
         outcome = measure(
@@ -124,6 +130,7 @@ def throughput(
     per_class: Annotated[int, typer.Option(min=3, help="Training pictures of each class.")] = 6,
     epochs: Annotated[int, typer.Option(min=2, help="Of a run; the first one warms up.")] = 3,
     seed: Seed = 0,
+    threads: Threads = None,
 ) -> None:
     """Measure training pictures per second, the contenders taking turns.
 
@@ -139,7 +146,7 @@ def throughput(
     material = prepare_sample(data, loaded, work, per_class)
     contenders: dict[tuple[str, int], Contender] = {}
     for size in _sizes(sizes):
-        setting = Setting(material, size, batch, seed, device(), computes_in_bf16())
+        setting = Setting(material, size, batch, seed, device(), computes_in_bf16(), threads)
         if "carspotter" in chosen:
             own = (*(changes or ()), *_short_recipe(size, batch, epochs, per_class))
             contenders["carspotter", size] = Carspotter(setting, recipe, (*own, "freeze_stages=0"))
@@ -151,9 +158,15 @@ def throughput(
         if "plain" in chosen:
             short = (f"--epochs={epochs}", f"--patience={epochs}", *shlex.split(plain_args))
             contenders["plain", size] = Plain(setting, short)
-    pictures = per_class * material.classes
-    about = {"batch_size": batch, "pictures": pictures, "epochs": epochs, "seed": seed}
-    plan = Plan(contenders, rounds, _places(material, work, timm, recipe), about)
+    there = per_class * material.classes
+    about = {"batch_size": batch, "pictures": there, "epochs": epochs, "seed": seed}
+    about["threads"] = threads or os.cpu_count() or 1
+    own_part = there - material.classes  # one of each class is set aside
+    pictures = {
+        name: (own_part if name.startswith("carspotter") else there) // batch * batch
+        for name, _ in contenders
+    }
+    plan = Plan(contenders, pictures, rounds, _places(material, work, timm, recipe), about)
     _say(f"{measure_rates(plan, work, _say)} is written")
 
 

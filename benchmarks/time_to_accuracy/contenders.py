@@ -52,6 +52,7 @@ class Setting:
         batch_size: pictures of a step.
         seed: of every random draw.
         device: "cpu" or "cuda".
+        threads: of torch on the CPU; None: as each has it, one for each core.
         bf16: whether the device computes in it; then timm gets mixed precision, as carspotter does.
     """
 
@@ -61,6 +62,12 @@ class Setting:
     seed: int = 0
     device: str = "cpu"
     bf16: bool = False
+    threads: int | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that hold for every contender."""
+        return {} if self.threads is None else {"OMP_NUM_THREADS": str(self.threads)}
 
     @property
     def workers(self) -> int:
@@ -126,7 +133,7 @@ class Carspotter:
 
     def environment(self, folder: Path) -> dict[str, str]:
         # A cache of its own: decoding counts, since the others decode as well.
-        return {"CARSPOTTER_CACHE": str(folder / "cache")}
+        return {**self.setting.environment, "CARSPOTTER_CACHE": str(folder / "cache")}
 
     def seen(self, folder: Path) -> list[EpochSeen]:
         return [EpochSeen(int(line["epoch"])) for line in self._metrics(folder)]
@@ -209,7 +216,7 @@ class Timm:
         return [*command, *self.extra]
 
     def environment(self, folder: Path) -> dict[str, str]:
-        return {}
+        return self.setting.environment
 
     def seen(self, folder: Path) -> list[EpochSeen]:
         accuracies = timm_accuracies(_text(folder / "out" / "summary.csv"))
@@ -259,7 +266,7 @@ class Plain:
         return [*command, "--workers", str(setting.workers), *self.extra]
 
     def environment(self, folder: Path) -> dict[str, str]:
-        return {}
+        return self.setting.environment
 
     def seen(self, folder: Path) -> list[EpochSeen]:
         found: dict[int, float | None] = {}

@@ -10,8 +10,9 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from benchmarks.time_to_accuracy.contenders import Contender, ContenderError
 from benchmarks.time_to_accuracy.machine import load, machine, versions
@@ -19,6 +20,8 @@ from benchmarks.time_to_accuracy.record import shown
 from benchmarks.time_to_accuracy.watch import Limits, watch
 from carspotter.errors import UsageError
 from carspotter.files import write_text
+
+Clock: TypeAlias = Literal["wall", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Rate:
         size: side of the pictures.
         contender: its name.
         pictures_per_second: of each epoch after the first, which warms up.
+        per_cpu_second: pictures per second of processor time, likewise; all that the process and
+            its workers did between two epochs' ends counts, testing left out.
         load: the machine's load average afterwards.
     """
 
@@ -37,12 +42,13 @@ class Rate:
     size: int
     contender: str
     pictures_per_second: tuple[float, ...]
+    per_cpu_second: tuple[float, ...]
     load: tuple[float, ...]
 
-    @property
-    def value(self) -> float:
-        """The median of its epochs."""
-        return statistics.median(self.pictures_per_second)
+    def value(self, clock: Clock) -> float:
+        """The median of its epochs, by wall or processor time."""
+        is_wall = clock == "wall"
+        return statistics.median(self.pictures_per_second if is_wall else self.per_cpu_second)
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,14 @@ class Plan:
 
     Attributes:
         contenders: by name and size; the first name is the one that the others are compared with.
+        pictures: that each takes in an epoch, by name.
         rounds: how often each is run.
         places: what commands show in the place of a folder's path.
         about: batch size, pictures, epochs: what makes two measurements one.
     """
 
     contenders: Mapping[tuple[str, int], Contender]
+    pictures: Mapping[str, int]
     rounds: int
     places: Mapping[str, str]
     about: Mapping[str, object]
@@ -103,12 +111,16 @@ def measure_rates(plan: Plan, work: Path, say: Callable[[str], None]) -> Path:
             if any((r.round, r.contender, r.size) == (number, name, size) for r in rates):
                 continue
             contender = plan.contenders[name, size]
-            watch(contender, folder, Limits(target=2.0, cap_minutes=60))
+            marks = watch(contender, folder, Limits(target=2.0, cap_minutes=60)).marks
             found = contender.rates(folder)[1:]
+            by_cpu = [
+                plan.pictures[name] / (after.cpu_seconds - before.cpu_seconds)
+                for before, after in pairwise(marks)
+            ]
             if not found:
                 raise ContenderError(f"{name} at {size} px did no second epoch within an hour")
-            rates.append(Rate(number, size, name, tuple(found), tuple(load())))
-            say(f"round {number}: {name} at {size} px: {rates[-1].value:.1f} pictures/s")
+            rates.append(Rate(number, size, name, tuple(found), tuple(by_cpu), tuple(load())))
+            say(f"round {number}: {name} at {size} px: {rates[-1].value('wall'):.1f} pictures/s")
             document = {
                 "about": about,
                 "machine": machine(),
@@ -120,9 +132,9 @@ def measure_rates(plan: Plan, work: Path, say: Callable[[str], None]) -> Path:
     return file
 
 
-def ratios(rates: Sequence[Rate], first: str) -> list[Ratio]:
+def ratios(rates: Sequence[Rate], first: str, clock: Clock) -> list[Ratio]:
     """The first contender against each other one, round by round, at each size."""
-    by_place = {(r.contender, r.size, r.round): r.value for r in rates}
+    by_place = {(r.contender, r.size, r.round): r.value(clock) for r in rates}
     others = dict.fromkeys((r.size, r.contender) for r in rates if r.contender != first)
     found = []
     for size, other in others:
@@ -144,6 +156,7 @@ def read_rates(document: Mapping[str, Any]) -> list[Rate]:
             **{
                 **rate,
                 "pictures_per_second": tuple(rate["pictures_per_second"]),
+                "per_cpu_second": tuple(rate["per_cpu_second"]),
                 "load": tuple(rate["load"]),
             }
         )

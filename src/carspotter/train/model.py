@@ -86,7 +86,7 @@ class CarClassifier(nn.Module):
             places = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
             side = math.isqrt(places.shape[1])
             # In this order: the other way round, torch's export takes the batch size for fixed.
-            return places.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+            return places.reshape(-1, side, side, places.shape[2]).permute(0, 3, 1, 2)
         is_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
         return features.permute(0, 3, 1, 2) if is_last else features
 

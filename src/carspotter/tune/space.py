@@ -153,8 +153,8 @@ def default_space(base: Recipe) -> SearchSpace:
         ranges["weight_decay"] = _float(decay / 10, decay * 10, log=True)
     else:
         ranges["weight_decay"] = _float(0.0, 0.1)
-    if base.backbone_lr_scale:
-        ranges["backbone_lr_scale"] = _float(0.05, 1.0, base.backbone_lr_scale, log=True)
+    if scale := base.backbone_lr_scale:
+        ranges["backbone_lr_scale"] = _float(scale / 4, scale * 4, log=True)
     if base.mixup_alpha or base.cutmix_alpha:
         ranges["mix_probability"] = _float(0.0, 0.8, base.mix_probability)
     return SearchSpace(base, ranges)

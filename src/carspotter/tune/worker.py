@@ -210,7 +210,7 @@ def _verdict(trial: FrozenTrial) -> str:
     took = f"{trial.duration.total_seconds() / 60:.1f} minutes" if trial.duration else ""
     match outcome(trial):
         case Outcome.COMPLETE:
-            return f"{100 * value(trial):.2f} % on validation, {len(epochs)} epochs, {took}"
+            return f"{100 * value(trial):.2f} % on validation after epoch {len(epochs)}, {took}"
         case Outcome.PRUNED:
             epoch, reached = epochs[-1]
             return f"pruned at {100 * reached:.2f} % after epoch {epoch}, {took}"
