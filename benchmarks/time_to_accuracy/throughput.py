@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from benchmarks.time_to_accuracy.contenders import Contender, ContenderError
 from benchmarks.time_to_accuracy.machine import load, machine, versions
+from benchmarks.time_to_accuracy.marks import Mark
 from benchmarks.time_to_accuracy.record import shown
 from benchmarks.time_to_accuracy.watch import Limits, watch
 from carspotter.errors import UsageError
@@ -95,7 +96,7 @@ def measure_rates(plan: Plan, work: Path, say: Callable[[str], None]) -> Path:
     """Run what `work/throughput.json` lacks, and put it there; each run is kept at once.
 
     Raises:
-        ContenderError: a process failed, or did one epoch only.
+        ContenderError: a process failed, did one epoch only, or epochs too short to be timed.
         UsageError: the file is of another plan.
     """
     file = work / "throughput.json"
@@ -113,13 +114,8 @@ def measure_rates(plan: Plan, work: Path, say: Callable[[str], None]) -> Path:
             contender = plan.contenders[name, size]
             marks = watch(contender, folder, Limits(target=2.0, cap_minutes=60)).marks
             found = contender.rates(folder)[1:]
-            by_cpu = [
-                plan.pictures[name] / (after.cpu_seconds - before.cpu_seconds)
-                for before, after in pairwise(marks)
-            ]
-            if not found:
-                raise ContenderError(f"{name} at {size} px did no second epoch within an hour")
-            rates.append(Rate(number, size, name, tuple(found), tuple(by_cpu), tuple(load())))
+            by_cpu = _per_cpu_second(marks, plan.pictures[name], f"{name} at {size} px")
+            rates.append(Rate(number, size, name, tuple(found), by_cpu, tuple(load())))
             say(f"round {number}: {name} at {size} px: {rates[-1].value('wall'):.1f} pictures/s")
             document = {
                 "about": about,
@@ -162,6 +158,15 @@ def read_rates(document: Mapping[str, Any]) -> list[Rate]:
         )
         for rate in document["rates"]
     ]
+
+
+def _per_cpu_second(marks: Sequence[Mark], pictures: int, what: str) -> tuple[float, ...]:
+    spent = [after.cpu_seconds - before.cpu_seconds for before, after in pairwise(marks)]
+    if not all(seconds > 0 for seconds in spent):
+        raise ContenderError(
+            f"{what} did two epochs between two looks at it; give it more pictures (--per-class)"
+        )
+    return tuple(pictures / seconds for seconds in spent)
 
 
 def _known_rates(file: Path, about: Mapping[str, object]) -> list[Rate]:
