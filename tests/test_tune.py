@@ -43,7 +43,10 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 TRIALS = 9
 
-LONG = ("--set", "epochs=8", "--heartbeat", "1")
+LONG_EPOCHS = 40
+"""So many that a trial is still under way when it is killed."""
+
+LONG = ("--set", f"epochs={LONG_EPOCHS}", "--heartbeat", "1")
 
 Start = Callable[[Sequence[str | Path], str], "subprocess.Popen[bytes]"]
 
@@ -294,4 +297,4 @@ def test_a_study_in_a_journal_outlives_all_its_workers(
     assert done.returncode == 0, done.stderr
     assert [row["outcome"] for row in rows(out)] == ["lost", "lost", "complete"]
     assert (out / "trials" / "0002" / "log.txt").read_text().count("resumed in epoch") == 2
-    assert len(read_lines(out / "trials" / "0002")) == 8
+    assert len(read_lines(out / "trials" / "0002")) == LONG_EPOCHS
