@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from conftest import Carspotter
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+from training import tiny
+
+from carspotter.errors import MissingExtraError, UsageError
+from carspotter.train import RunFolder
+from carspotter.train.loggers import Logger, loggers, need_trackers
 
 RECIPE = """
 name = "tiny"
@@ -83,6 +91,8 @@ def train(
         check=False,
     )
     assert list(here.iterdir()) == []
+    # Trackers like to speak: nothing of it is wanted.
+    assert not [word for word in ("INFO", "wandb:", "alembic", "Warning") if word in done.stderr]
     return done
 
 
@@ -129,8 +139,85 @@ def test_wandb_offline_lies_in_the_run_folder(
     assert done.returncode == 0, done.stderr
     (file,) = (out / "wandb").glob("offline-run-*/*.wandb")
     assert file.stat().st_size > 0
-    assert (out / "wandb-run").read_text().strip() in file.name
+    run_id = (out / "wandb-run").read_text().strip()
+    assert file.name == f"run-{run_id}.wandb"
+    done = train(recipe, drawn_data, out, "wandb", environment, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert {f.name for f in (out / "wandb").glob("offline-run-*/*.wandb")} == {file.name}
 
+
+# --- opened here ---------------------------------------------------------------------------------
+
+LINE = {"epoch": 1, "train_loss": 1.5, "val_accuracy": 0.25}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """An empty run folder; what a tracker leaves elsewhere, it leaves in `here`."""
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("here", "home", "run"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return RunFolder(tmp_path / "run")
+
+
+def opened(name: str, folder: RunFolder, done: int = 0) -> AbstractContextManager[Logger]:
+    return loggers(tiny(log_to=(name,)), folder, done, Console(quiet=True))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_mlflow_without_a_server_keeps_to_the_run_folder(folder: RunFolder) -> None:
+    with opened("mlflow", folder) as log:
+        log(LINE)
+    with pytest.raises(ZeroDivisionError), opened("mlflow", folder, done=1):
+        raise ZeroDivisionError
+    assert list(Path.cwd().iterdir()) == []
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # for the next run has a folder of its own
+
+    from mlflow import MlflowClient
+
+    run_id = (folder.path / "mlflow-run").read_text().strip()
+    found = MlflowClient(f"sqlite:///{folder.path / 'mlflow.db'}").get_run(run_id)
+    assert found.info.status == "FAILED"
+    assert found.data.metrics == {"train_loss": 1.5, "val_accuracy": 0.25}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_tracker_that_cannot_be_opened(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # No server where MLflow is sent to, and no account at W&B.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UsageError, match=f"log_to: {name} cannot be opened"), opened(name, folder):
+        pass
+
+
+def test_tracker_that_fails_ends_no_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise ConnectionError("gone")
+
+    with opened("tensorboard", folder) as log:
+        monkeypatch.setattr(SummaryWriter, "add_scalar", fail)
+        log(LINE)
+    text = (folder.path / "log.txt").read_text()
+    assert "tensorboard: epoch 1 was not logged (gone)" in text
+
+
+def test_folder_of_a_trackers_name_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(MissingExtraError, match="track"):
+        need_trackers(tiny(log_to=("wandb",)))
+
+
+# --- not installed, not known --------------------------------------------------------------------
 
 WITHOUT_TENSORBOARD = """
 import sys

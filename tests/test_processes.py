@@ -15,8 +15,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import draw_car, encoded, write_parquet
+from training import same, tiny
 
-from carspotter.train import checkpoint
+from carspotter.data import open_data_set
+from carspotter.errors import UsageError
+from carspotter.train import RunFolder, checkpoint
+from carspotter.train.processes import make_fabric
+from carspotter.train.validation import Validation
 
 RECIPE = """
 name = "tiny"
@@ -103,6 +108,20 @@ def untimed(out: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in timing} for line in lines(out)]
 
 
+def measured_alone(out: Path, data: Path) -> dict[str, float]:
+    """The figures of a run's best checkpoint, the loss among them, in this process."""
+    found, parts = checkpoint.load_checkpoint(out), RunFolder(out).read_split()
+    val = [p for p in open_data_set(data).split("train") if parts[p.key] == "val"]
+    assert len(val) == VAL_PICTURES
+    validation = Validation(val, found.class_names, found.recipe.area(), None, lambda reasons: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return validation(found.model, found.recipe.eval_size)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_figures_are_those_of_one_process(
     two: Path, data: Path, environment: dict[str, str]
 ) -> None:
@@ -118,6 +137,7 @@ def test_figures_are_those_of_one_process(
         exact["top5"],
         exact["macro_f1"],
     )
+    assert measured_alone(two, data) == {key: best[key] for key in FIGURES}
     # Counted once each: a share of so many pictures, and no other number.
     assert best["val_accuracy"] * VAL_PICTURES == pytest.approx(
         round(best["val_accuracy"] * VAL_PICTURES), abs=1e-4
@@ -143,7 +163,20 @@ def test_torchrun(
     others[others.index(str(tmp_path / "run"))] = str(tmp_path / "other")
     done = run([*launcher, "--master-port", "29534", *others[1:]], environment)
     assert done.returncode != 0
-    assert "--devices 3: torchrun started 2 processes" in done.stderr
+    assert done.stderr.count("--devices 3: torchrun started 2 processes") == 1
+
+
+def test_numbers_that_contradict_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("TORCHELASTIC_RUN_ID", "1"),
+        ("LOCAL_WORLD_SIZE", "2"),
+        ("GROUP_WORLD_SIZE", "3"),
+    ):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="--devices 1: torchrun started 2 processes"):
+        make_fabric(tiny(), devices=1)
+    with pytest.raises(UsageError, match="--nodes 2: torchrun runs on 3 machines"):
+        make_fabric(tiny(), devices=2, nodes=2)
 
 
 def test_killed_and_resumed(
@@ -164,24 +197,43 @@ def test_killed_and_resumed(
             assert process.poll() is None
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
-    assert len(lines(out)) < 2 if (out / "metrics.jsonl").is_file() else True
+    assert checkpoint.load(out / "last.ckpt")["progress"]["updates"] < 12
     done = run([*arguments, "--resume"], environment)
     assert done.returncode == 0, done.stderr
     assert untimed(out) == untimed(two)
     found, expected = (checkpoint.load(folder / "last.ckpt") for folder in (out, two))
-    for part in ("model", "averaged"):
-        assert all(torch.equal(found[part][k], expected[part][k]) for k in expected[part])
+    for part in ("model", "averaged", "optimizer"):
+        assert same(found[part], expected[part]), part
 
 
-def test_an_error_is_told_once(recipe: Path, environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ((), "2 of 3 classes have no training picture"),
+        (("--data", "nowhere"), "nowhere: no such folder"),
+        (("--set", "lr=-1"), "lr: "),
+        # After the run has begun, and in the first process alone.
+        (("--set", 'log_to=["mlflow"]'), "log_to: mlflow cannot be opened"),
+    ],
+    ids=["one class", "no data", "bad recipe", "no tracker"],
+)
+def test_an_error_is_told_once(
+    recipe: Path,
+    data: Path,
+    environment: dict[str, str],
+    tmp_path: Path,
+    changes: tuple[str, ...],
+    named: str,
+) -> None:
     rows = [(f"{i}.jpg", encoded(draw_car(i)), 0) for i in range(12)]
     write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet", rows)
     out = tmp_path / "run"
-    done = run(
-        command("train", recipe, "--data", tmp_path, "--out", out, "--devices", "2"), environment
-    )
-    assert done.returncode == 2
+    where = ("--data", data if "mlflow" in named else tmp_path, "--out", out, "--devices", "2")
+    nowhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    done = run(command("train", recipe, *where, *changes), {**environment, **nowhere})
+    assert done.returncode == 2, done.stderr
     assert done.stderr.count("carspotter: ") == 1, done.stderr
-    assert "Green Giant SUV 2005" in done.stderr or "Blue Bolt Sedan 2010" in done.stderr
+    assert named in done.stderr
     assert "Traceback" not in done.stderr
-    assert not out.exists()
+    assert not (out / "last.ckpt").exists()
+    assert out.exists() == ("mlflow" in named)

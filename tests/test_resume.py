@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from conftest import Carspotter
+from training import same
 
 from carspotter.train import checkpoint
 
@@ -84,16 +84,6 @@ def untimed(run: Path) -> list[dict[str, Any]]:
     timing = ("seconds", "pictures_per_second")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in timing} for line in lines]
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 def test_killed_at_random_steps(carspotter: Carspotter, drawn_data: Path, tmp_path: Path) -> None:

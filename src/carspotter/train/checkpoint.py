@@ -116,6 +116,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelFileError(f"{path}: no trained model; take the run's best.ckpt") from error
     except (ValueError, RuntimeError) as error:
         raise ModelFileError(f"{path}: not of this version of carspotter ({error})") from error
+    # As it was trained: in another order of memory the last digits of its logits are others.
+    model.to(memory_format=torch.channels_last)
     return Checkpoint(
         model=model.eval(),
         recipe=recipe,

@@ -1,0 +1,146 @@
+"""Learning from teachers: what is learnt, and which teachers are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, Carspotter
+from scipy.special import log_softmax, softmax
+from training import last, run, tiny
+
+from carspotter.data import open_data_set
+from carspotter.errors import ModelFileError, RecipeError
+from carspotter.evaluate import Recogniser, predict
+from carspotter.train import load_checkpoint
+from carspotter.train.checkpoint import Checkpoint, recognise, save_checkpoint
+from carspotter.train.loss import Objective
+from carspotter.train.model import CarClassifier
+
+# From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One thread, and a cache of its own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CARSPOTTER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+    torch.set_num_threads(threads)
+
+
+def drawn_teacher(file: Path, seed: int, classes: tuple[str, ...] = CLASSES) -> Path:
+    """A teacher that has its own opinion of every picture: sharp, and at random."""
+    torch.manual_seed(seed)
+    model = CarClassifier(tiny(), len(classes)).eval()
+    with torch.no_grad():
+        model.head[2].weight *= 3000  # a network of random weights tells little apart
+    save_checkpoint(file, Checkpoint(model, tiny(), classes, {}, 1, 0.5))
+    return file
+
+
+def opinion(path: Path, pixels: torch.Tensor, temperature: float) -> np.ndarray:
+    with torch.inference_mode():
+        return softmax(load_checkpoint(path).model(pixels).numpy() / temperature, axis=1)
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits of a student, class numbers, pixels."""
+    torch.manual_seed(1)
+    return torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]), 255 * torch.rand(6, 3, 48, 48)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_loss_is_the_divergence_from_the_teachers_mean(
+    tmp_path: Path, batch: Any, share: float, temperature: float
+) -> None:
+    logits, right, pixels = batch
+    teachers = [drawn_teacher(tmp_path / f"{seed}.ckpt", seed) for seed in (2, 3)]
+    recipe = tiny(
+        teachers=tuple(map(str, teachers)), distill_weight=share, distill_temperature=temperature
+    )
+    found = Objective(recipe, CLASSES, np.array([0, 1, 2]))(logits, right, pixels)
+
+    taught = np.mean([opinion(path, pixels, temperature) for path in teachers], axis=0)
+    assert taught.max() > 0.6
+    learnt = log_softmax(logits.numpy() / temperature, axis=1)
+    divergence = (taught * (np.log(taught) - learnt)).sum(axis=1).mean()
+    labels = -log_softmax(logits.numpy(), axis=1)[range(6), right].mean()
+    expected = (1 - share) * labels + share * temperature**2 * divergence
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_divergence_from_oneself(tmp_path: Path, batch: Any) -> None:
+    _, right, pixels = batch
+    file = drawn_teacher(tmp_path / "teacher.ckpt", 2)
+    recipe = tiny(teachers=(str(file),), distill_weight=1.0)
+    with torch.inference_mode():
+        same = load_checkpoint(file).model(pixels)
+    objective = Objective(recipe, CLASSES, np.array([0, 1, 2]))
+    assert float(objective(same, right, pixels)) == pytest.approx(0, abs=1e-5)
+    assert not any(parameter.requires_grad for parameter in objective.parameters())
+
+
+def test_student_follows_its_teacher(drawn_data: Path, tmp_path: Path) -> None:
+    teacher = load_checkpoint(run(drawn_data, tmp_path / "teacher", epochs=6, batch_size=8).path)
+    # One that takes each class for the next: what the labels say cannot be what is learnt.
+    linear = teacher.model.head[2]
+    with torch.no_grad():
+        linear.weight.copy_(linear.weight[[2, 0, 1]])
+        linear.bias.copy_(linear.bias[[2, 0, 1]])
+    save_checkpoint(tmp_path / "turned.ckpt", teacher)
+    changes = {"teachers": (str(tmp_path / "turned.ckpt"),), "distill_weight": 1.0}
+    folder = run(drawn_data, tmp_path / "run", epochs=8, batch_size=8, **changes)
+    model = CarClassifier(tiny(), 3).eval()
+    model.load_state_dict(last(folder)["model"])  # best.ckpt is the least obedient one
+
+    pictures = open_data_set(drawn_data).split("test")
+
+    def named(recogniser: Recogniser) -> np.ndarray:
+        return predict(pictures, CLASSES, recogniser, size=48).logits.argmax(axis=1)
+
+    right = np.array([CLASSES.index(picture.label) for picture in pictures])
+    told, learnt = named(teacher.recognise), named(lambda pixels: recognise(model, pixels))
+    assert (told == (right + 1) % 3).mean() >= 0.75
+    assert (learnt == told).mean() >= 0.75
+
+
+def test_teacher_of_other_classes(carspotter: Carspotter, drawn_data: Path, tmp_path: Path) -> None:
+    file = drawn_teacher(tmp_path / "teacher.ckpt", 2, (*CLASSES[:2], "White Whale Van 1999"))
+    with pytest.raises(RecipeError, match=r"teacher\.ckpt knows 3 classes which are not"):
+        run(drawn_data, tmp_path / "run", teachers=(str(file),))
+    turned = drawn_teacher(tmp_path / "turned.ckpt", 2, CLASSES[::-1])
+    with pytest.raises(RecipeError, match=r"turned\.ckpt knows 3 classes which are not"):
+        run(drawn_data, tmp_path / "run", teachers=(str(turned),))
+    assert not (tmp_path / "run").exists()
+
+
+def test_teacher_that_is_not_there(drawn_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("gone.ckpt", "empty"):
+        with pytest.raises(ModelFileError, match=name):
+            run(drawn_data, tmp_path / "run", teachers=(str(tmp_path / name),))
+    assert not (tmp_path / "run").exists()
+
+
+def test_teacher_that_is_the_state_of_a_run(drawn_data: Path, tmp_path: Path) -> None:
+    folder = run(drawn_data, tmp_path / "teacher")
+    with pytest.raises(ModelFileError, match=r"last\.ckpt: no trained model; take .* best\.ckpt"):
+        run(drawn_data, tmp_path / "run", teachers=(str(folder.last),))
+
+
+def test_teachers_are_a_list(carspotter: Carspotter, drawn_data: Path, tmp_path: Path) -> None:
+    where = ("--data", drawn_data, "--out", tmp_path / "run")
+    done = carspotter("train", "lite0", *where, "--set", "teachers=runs/lite2")
+    assert done.returncode == 2
+    assert "teachers" in done.stderr
+    assert "Traceback" not in done.stderr
