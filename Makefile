@@ -23,7 +23,7 @@ endif
 
 test: $(TEST)/ready ## lint, types and all tests, as CI runs them
 	@$(MAKE) --no-print-directory check
-	$(TEST)/bin/pytest
+	$(TEST)/bin/pytest -n auto --dist loadfile
 
 check: $(TEST)/ready ## lint, types and architecture alone
 	$(TEST)/bin/ruff check .

@@ -206,6 +206,19 @@ def test_killed_and_resumed(
         assert same(found[part], expected[part]), part
 
 
+def test_not_resumed_by_another_number_of_processes(
+    two: Path, data: Path, recipe: Path, environment: dict[str, str]
+) -> None:
+    before = (two / "last.ckpt").read_bytes()
+    done = run(
+        command("train", recipe, "--data", data, "--out", two, "--resume"),
+        environment,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "was trained by 2 processes, these are 1" in done.stderr
+    assert (two / "last.ckpt").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

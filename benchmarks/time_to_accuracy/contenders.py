@@ -71,8 +71,9 @@ class Setting:
 
     @property
     def workers(self) -> int:
-        """Processes that load pictures: one for each core, as carspotter has it."""
-        return min(8, os.cpu_count() or 1)
+        """Processes that load pictures, as many as carspotter starts."""
+        cores = os.cpu_count() or 1
+        return min(8, max(1, cores // 2 if self.device == "cpu" else cores))
 
 
 @dataclass(frozen=True)

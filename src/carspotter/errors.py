@@ -73,7 +73,7 @@ class DataError(CarspotterError):
 
 
 class RecipeError(CarspotterError):
-    """A training recipe has an unknown key, a bad value, or weights that cannot be had."""
+    """A training recipe has an unknown key, a bad value, weights that cannot be had, or diverges."""
 
 
 class ExportError(CarspotterError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -97,6 +97,19 @@ class DataSet:
             there = ", ".join(sorted({p.split for p in self.pictures}))
             raise DataError(f"{self.root} has no split {name!r}; it has: {there}")
         return found
+
+    def need_every_class(self, labels: Iterable[str]) -> None:
+        """Check the labels of the training pictures that could be read.
+
+        Raises:
+            DataError: a class is not among them.
+        """
+        missing = sorted(set(self.class_names).difference(labels))
+        if missing:
+            raise DataError(
+                f"{self.root}: {len(missing)} of {len(self.class_names)} classes have no training "
+                f"picture that can be read, {missing[0]!r} first"
+            )
 
 
 def fingerprint(pictures: Sequence[Picture]) -> str:

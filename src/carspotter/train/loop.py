@@ -15,7 +15,7 @@ from rich.console import Console
 from carspotter.data import DecodedPictures, Picture, decoded_pictures, open_data_set
 from carspotter.data import stratified_split as split_off
 from carspotter.data.index import DataSet, fingerprint
-from carspotter.errors import DataError, UsageError
+from carspotter.errors import UsageError
 from carspotter.train import checkpoint
 from carspotter.train.augment import TrainingPictures
 from carspotter.train.loggers import loggers, need_trackers
@@ -64,8 +64,9 @@ def train(
 
     Raises:
         DataError: the data set cannot be used.
-        RecipeError: the recipe's model or weights cannot be had.
-        UsageError: `out` holds a run and `resume` is not set, or the other way round.
+        RecipeError: the recipe's model or weights cannot be had, or its loss diverges.
+        UsageError: `out` holds a run and `resume` is not set, or the other way round, or a run of
+            another number of processes.
     """
     folder = RunFolder(out)
     with one_message():
@@ -183,12 +184,7 @@ def _targets(
 ) -> NDArray[np.int64]:
     """(N,) class numbers of the pictures that could be decoded."""
     labels = [pictures[place].label for place in decoded.kept]
-    missing = sorted(set(data.class_names) - set(labels))
-    if missing:
-        raise DataError(
-            f"{data.root}: {len(missing)} of {len(data.class_names)} classes have no training "
-            f"picture that can be read, {missing[0]!r} first"
-        )
+    data.need_every_class(labels)
     number = {name: index for index, name in enumerate(data.class_names)}
     return np.array([number[label] for label in labels], np.int64)
 

@@ -19,7 +19,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from carspotter.errors import DataError, ModelFileError
+from carspotter.errors import ModelFileError, RecipeError, UsageError
 from carspotter.train import checkpoint
 from carspotter.train.allocator import keep_freed_memory
 from carspotter.train.augment import BatchMixer, EpochBatches, TrainingPictures, stream_seed
@@ -153,6 +153,7 @@ class Trainer:
 
         Raises:
             ModelFileError: it is damaged, or of another version.
+            UsageError: it was trained by another number of processes.
         """
         last = self.folder.last
         state = agree(
@@ -168,11 +169,18 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self._precision.load_state_dict(state["precision"])
             at = self.progress = Progress(**state["progress"])
+            processes = int(state["processes"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(
                 f"{last}: no run of this version of carspotter and its packages ({error!r}); "
                 "start a new one"
             ) from error
+        if processes != self.fabric.world_size:
+            # Its steps would mean other pictures, and its rates another batch.
+            raise UsageError(
+                f"{last} was trained by {processes} processes, these are "
+                f"{self.fabric.world_size}: resume with as many (--devices, --nodes)"
+            )
         self._log(f"resumed in epoch {at.epoch + 1} after {at.step} steps")
 
     def fit(
@@ -216,10 +224,12 @@ class Trainer:
         )
 
     def _loader(self, pictures: TrainingPictures) -> Iterable[tuple[Tensor, Tensor]]:
+        # On a CPU the cores train as well: a loader for each of them would only get in the way.
+        cores = (os.cpu_count() or 1) // (2 if self.fabric.device.type == "cpu" else 1)
         loader = DataLoader(
             pictures,
             batch_sampler=self.batches,
-            num_workers=min(8, max(1, (os.cpu_count() or 1) // self._processes_here())),
+            num_workers=min(8, max(1, cores // self._processes_here())),
             persistent_workers=True,
             prefetch_factor=4,
             pin_memory=self.fabric.device.type == "cuda",
@@ -288,7 +298,7 @@ class Trainer:
         figures = cast("Tensor", fabric.all_reduce(figures, reduce_op="sum")).cpu()
         value = float(figures[0]) / fabric.world_size
         if not math.isfinite(value):
-            raise DataError(
+            raise RecipeError(
                 f"the loss is {value} in epoch {at.epoch + 1}, step {at.step}: lower lr, or set "
                 "clip_norm or precision = 'fp32'; the last checkpoint is kept"
             )
@@ -352,6 +362,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "precision": self._precision.state_dict(),
             "progress": asdict(self.progress),
+            "processes": self.fabric.world_size,
         }
         checkpoint.save(self.folder.last, content)
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from carspotter.data import decoded_pictures, open_data_set, stratified_split
 from carspotter.data.index import fingerprint
-from carspotter.errors import CarspotterError, DataError, UsageError
+from carspotter.errors import CarspotterError, UsageError
 from carspotter.train import Recipe, checkpoint, load_recipe, train
 from carspotter.train.model import CarClassifier
 from carspotter.train.progress import counting
@@ -57,12 +57,7 @@ def check(recipe: Recipe, data_root: Path, console: Console) -> str:
     part, _ = stratified_split(pictures, recipe.val_fraction, recipe.split_seed)
     with counting("decoding", console) as progress:
         decoded = decoded_pictures(part, recipe.area(), recipe.cache_side, progress=progress)
-    missing = sorted(set(data.class_names) - {part[place].label for place in decoded.kept})
-    if missing:
-        raise DataError(
-            f"{data_root}: {len(missing)} of {len(data.class_names)} classes have no training "
-            f"picture that can be read, {missing[0]!r} first"
-        )
+    data.need_every_class(part[place].label for place in decoded.kept)
     CarClassifier(recipe, len(data.class_names))
     return fingerprint(pictures)
 
