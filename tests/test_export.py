@@ -275,6 +275,6 @@ def test_data_that_has_moved(run: Path, tmp_path: Path) -> None:
 def test_data_of_another_run(run: Path, drawn_data: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     shutil.copy(drawn_data / "data" / "train-00000-of-00002.parquet", tmp_path / "data")
-    with pytest.raises(DataError, match="lacks validation pictures"):
+    with pytest.raises(DataError, match="not the data set of"):
         export_run(run, tmp_path / "model.onnx", data_root=tmp_path)
     assert not (tmp_path / "model.onnx").exists()

@@ -73,7 +73,7 @@ class DataError(CarspotterError):
 
 
 class RecipeError(CarspotterError):
-    """A training recipe has an unknown key, a bad value, weights that cannot be had, or diverges."""
+    """A training recipe has an unknown key, a bad value, no weights to be had, or diverges."""
 
 
 class ExportError(CarspotterError):

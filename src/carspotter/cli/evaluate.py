@@ -16,7 +16,7 @@ from rich.table import Table
 
 from carspotter.data import Crop, DataSet, Picture, open_data_set
 from carspotter.data.index import fingerprint
-from carspotter.errors import DataError, UsageError
+from carspotter.errors import UsageError
 from carspotter.evaluate import Metrics, Predictions, Recogniser, measure, predict
 from carspotter.files import write_text
 from carspotter.preprocess import ResizeMode
@@ -113,7 +113,7 @@ def run(
 
 
 def _pictures(data: DataSet, model: str, split: str) -> Sequence[Picture]:
-    """The split; of a run folder, "train" and "val" are the parts that it made of train.
+    """The split; of a run folder, "train" and "val" are what it was trained and validated on.
 
     Raises:
         DataError: the data set has no such split, or is another than the run's.
@@ -121,11 +121,7 @@ def _pictures(data: DataSet, model: str, split: str) -> Sequence[Picture]:
     run = RunFolder(Path(model))
     if split not in ("train", "val") or not run.recipe.is_file():
         return data.split(split)
-    parts = run.read_split()
-    found = [p for p in data.split("train") if parts.get(p.key) == split]
-    if len(found) != sum(part == split for part in parts.values()):
-        raise DataError(f"{data.root}: not the data set that {run.path} was trained on")
-    return found
+    return run.pictures(data, split)
 
 
 def _document(

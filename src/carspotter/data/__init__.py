@@ -3,7 +3,7 @@
 from carspotter.data.cache import DecodedPictures, decoded_pictures
 from carspotter.data.index import Crop, DataSet, ParquetCell, Picture, PictureReader, read_pixels
 from carspotter.data.layouts import open_data_set
-from carspotter.data.splits import stratified_split
+from carspotter.data.splits import stratified_split, training_parts
 
 __all__ = [
     "Crop",
@@ -16,4 +16,5 @@ __all__ = [
     "open_data_set",
     "read_pixels",
     "stratified_split",
+    "training_parts",
 ]

@@ -1,4 +1,4 @@
-"""A validation part, taken from the training split."""
+"""What is trained on, and what validates."""
 
 from __future__ import annotations
 
@@ -7,8 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from carspotter.data.index import Picture
+from carspotter.data.index import DataSet, Picture
 from carspotter.errors import DataError
+
+
+def training_parts(
+    data: DataSet, fraction: float, seed: int
+) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
+    """The training and the validation part of a data set; the test split is in neither.
+
+    The data set's own `val` split validates where there is one. Else a part of the training split
+    is set aside for it by `stratified_split`.
+
+    Raises:
+        DataError: there is no training split, or it has too few pictures of a class.
+    """
+    train = data.split("train")
+    own = tuple(picture for picture in data.pictures if picture.split == "val")
+    return (train, own) if own else stratified_split(train, fraction, seed)
 
 
 def stratified_split(

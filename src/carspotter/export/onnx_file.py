@@ -141,7 +141,7 @@ def export_run(
     folder = RunFolder(run)
     data = _run_data(folder, data_root)
     crop = checkpoint.recipe.area()
-    val_part = _validation_part(folder, data)
+    val_part = folder.pictures(data, "val")
     with counting("calibrating") as count:
         val = _predict(checkpoint.recognise, checkpoint, val_part, crop, count)
     card = _card(checkpoint, val)
@@ -188,14 +188,6 @@ def _run_data(folder: RunFolder, data_root: Path | None) -> DataSet:
     if not root.is_dir():
         raise DataError(f"the run's data set is not at {root}; say where it is by --data")
     return open_data_set(root)
-
-
-def _validation_part(folder: RunFolder, data: DataSet) -> tuple[Picture, ...]:
-    part_of = folder.read_split()
-    chosen = tuple(p for p in data.split("train") if part_of.get(p.key) == "val")
-    if len(chosen) != sum(part == "val" for part in part_of.values()):
-        raise DataError(f"{data.root} lacks validation pictures of the run; is it the same data?")
-    return chosen
 
 
 def _predict(

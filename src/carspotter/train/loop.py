@@ -12,8 +12,13 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from carspotter.data import DecodedPictures, Picture, decoded_pictures, open_data_set
-from carspotter.data import stratified_split as split_off
+from carspotter.data import (
+    DecodedPictures,
+    Picture,
+    decoded_pictures,
+    open_data_set,
+    training_parts,
+)
 from carspotter.data.index import DataSet, fingerprint
 from carspotter.errors import UsageError
 from carspotter.train import checkpoint
@@ -49,7 +54,7 @@ def train(
 
     Args:
         recipe: how.
-        data_root: a data set with a `train` split; a validation part is taken from it.
+        data_root: a data set with a `train` split; its `val` split validates, or a part of `train`.
         out: the run folder.
         resume: go on with the run that `out` holds.
         devices: GPUs, or processes on a CPU, of each node; more than one starts this very
@@ -89,7 +94,7 @@ def _train(
 ) -> None:
     need_trackers(recipe)
     data = _alike(fabric, lambda: open_data_set(data_root))
-    parts = split_off(data.split("train"), recipe.val_fraction, recipe.split_seed)
+    parts = training_parts(data, recipe.val_fraction, recipe.split_seed)
     named_parts = dict(zip(("train", "val"), parts, strict=True))
     agree(fabric, lambda: _check(folder, recipe, named_parts, resume=resume), first=True)
     decoded = _decoded(fabric, parts[0], recipe, console)

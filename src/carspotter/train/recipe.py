@@ -40,7 +40,9 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0)
     crop: Literal["whole", "box"] = Field("whole", description="the photo, or its box plus margin")
     box_margin: int = Field(16, ge=0, description="pixels of the photo")
-    val_fraction: float = Field(0.1, gt=0, lt=1)
+    val_fraction: float = Field(
+        0.1, gt=0, lt=1, description="of train, to validate on; not used where there is a val split"
+    )
     split_seed: int = Field(0, ge=0, description="draws the validation part")
     cache_side: int = Field(256, ge=32, description="decoded pictures are kept no larger than this")
     sampling: Literal["uniform", "balanced"] = Field(

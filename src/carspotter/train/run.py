@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from carspotter.data import Picture
+from carspotter.data import DataSet, Picture
 from carspotter.errors import DataError, RecipeError, UsageError
 from carspotter.files import replacing, write_text
 from carspotter.train.recipe import Recipe, differences, load_recipe
@@ -132,6 +132,18 @@ class RunFolder:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([("key", "label", "part"), *rows])
 
+    def pictures(self, data: DataSet, part: str) -> tuple[Picture, ...]:
+        """The pictures of a part of the run, "train" or "val".
+
+        Raises:
+            DataError: the data set lacks some of them.
+        """
+        part_of = self.read_split()
+        found = tuple(p for p in data.pictures if part_of.get(p.key) == part)
+        if len(found) != sum(there == part for there in part_of.values()):
+            raise DataError(f"{data.root}: not the data set of {self.path}; name it by --data")
+        return found
+
     def read_split(self) -> dict[str, str]:
         """Which part ("train", "val") each picture belongs to, by key."""
         with (self.path / "split.csv").open(newline="", encoding="utf-8") as file:
@@ -147,19 +159,24 @@ def _versions() -> dict[str, str]:
 
 
 def _draw_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    from matplotlib.figure import Figure  # slow to import, and a run's first epoch need not wait
+    # Slow to import, and a run's first epoch need not wait.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [line["epoch"] for line in lines]
     left.plot(epochs, [line["train_loss"] for line in lines], label="training loss")
     left.plot(epochs, [line["val_loss"] for line in lines], label="validation loss")
-    right.plot(epochs, [100 * line["train_accuracy"] for line in lines], label="training (mixed)")
+    right.plot(
+        epochs, [100 * line["train_accuracy"] for line in lines], label="training (augmented)"
+    )
     right.plot(epochs, [100 * line["val_accuracy"] for line in lines], label="validation")
     left.set_ylabel("loss, nats")
     right.set_ylabel("top-1 accuracy, %")
     for axes in (left, right):
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     with replacing(path) as part:

@@ -37,14 +37,10 @@ def soup_of_runs(
     target = RunFolder(out)
     if target.recipe.is_file():
         raise UsageError(f"{out} holds a run already; name another folder")
-    parts = _common_parts(folders)
+    _need_common_parts(folders)
     root = data_root or folders[0].data_root()
-    train_split = open_data_set(root).split("train")
-    named_parts = {
-        part: [p for p in train_split if parts.get(p.key) == part] for part in ("train", "val")
-    }
-    if sum(map(len, named_parts.values())) != len(parts):
-        raise DataError(f"{root}: not the data set of {folders[0].path}; name it by --data")
+    data = open_data_set(root)
+    named_parts = {part: folders[0].pictures(data, part) for part in ("train", "val")}
     lines: list[str] = []
 
     def tell(text: str) -> None:
@@ -69,8 +65,8 @@ def soup_of_runs(
     return target
 
 
-def _common_parts(folders: Sequence[RunFolder]) -> dict[str, str]:
-    """Which part each picture belongs to, the same in all runs."""
+def _need_common_parts(folders: Sequence[RunFolder]) -> None:
+    """Check that all runs were trained and validated on the same pictures."""
     if len(folders) < 2:
         raise UsageError("a soup needs at least two runs")
     for folder in folders:
@@ -83,4 +79,3 @@ def _common_parts(folders: Sequence[RunFolder]) -> dict[str, str]:
                 f"{folder.path} and {folders[0].path} were validated on different pictures, some "
                 "of which the other was trained on; train them with one split_seed"
             )
-    return parts

@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from carspotter.data import decoded_pictures, open_data_set, stratified_split
+from carspotter.data import decoded_pictures, open_data_set, training_parts
 from carspotter.data.index import fingerprint
 from carspotter.errors import CarspotterError, UsageError
 from carspotter.train import Recipe, checkpoint, load_recipe, train
@@ -46,20 +46,19 @@ def check(recipe: Recipe, data_root: Path, console: Console) -> str:
     """Find what would fail in every trial, before there is a study that could be left behind.
 
     Returns:
-        Fingerprint of the training split.
+        Fingerprint of the pictures that are trained on and that validate.
 
     Raises:
         DataError: the data set cannot be used.
         RecipeError: the recipe's model or weights cannot be had.
     """
     data = open_data_set(data_root)
-    pictures = data.split("train")
-    part, _ = stratified_split(pictures, recipe.val_fraction, recipe.split_seed)
+    part, validating = training_parts(data, recipe.val_fraction, recipe.split_seed)
     with counting("decoding", console) as progress:
         decoded = decoded_pictures(part, recipe.area(), recipe.cache_side, progress=progress)
     data.need_every_class(part[place].label for place in decoded.kept)
     CarClassifier(recipe, len(data.class_names))
-    return fingerprint(pictures)
+    return fingerprint([*part, *validating])
 
 
 class Objective:

@@ -35,7 +35,7 @@ class Plan:
 
     Attributes:
         space: the recipe and its search space.
-        data: fingerprint of the training split.
+        data: fingerprint of the pictures that are trained on and that validate.
     """
 
     space: SearchSpace
