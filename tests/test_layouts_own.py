@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -228,33 +227,6 @@ def test_training_and_evaluation_on_class_folders(carspotter: Carspotter, tmp_pa
     assert done.returncode == 0, done.stderr
     about = json.loads(done.stdout)["data"]
     assert (about["layout"], about["split"], about["pictures"]) == ("class-folders", "test", 6)
-
-
-def test_a_val_split_validates(carspotter: Carspotter, tmp_path: Path) -> None:
-    root, recipe, run = tmp_path / "cars", tmp_path / "tiny.toml", tmp_path / "run"
-    for split, count, start in (("train", 24, 0), ("val", 9, 100), ("test", 6, 200)):
-        for i in range(start, start + count):
-            put(root, [f"{split}/{CLASSES[i % 3]}/{i}.jpg"], encoded(draw_car(i, i % 3)))
-    recipe.write_text(TINY)
-    env = {"OMP_NUM_THREADS": "1"}
-    done = carspotter("train", recipe, "--data", root, "--out", run, "--quiet", env=env)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split(",") for line in (run / "split.csv").read_text().splitlines()[1:]]
-    assert Counter(part for *_, part in rows) == {"train": 24, "val": 9}
-    assert all(key.startswith(f"{part}/") for key, _, part in rows)
-    (line,) = (run / "metrics.jsonl").read_text().splitlines()
-    done = carspotter(
-        "evaluate", run, "--data", root, "--split", "val", "--json", "--quiet", env=env
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["data"]["pictures"] == 9
-    assert found["metrics"]["exact"]["top1"] == json.loads(line)["val_accuracy"]
-    # The temperature is fitted there too, and what the file was trained on is all of train.
-    done = carspotter("export", run, "--out", tmp_path / "own.onnx", "--json", env=env)
-    assert done.returncode == 0, done.stderr
-    accuracy = json.loads(done.stdout)["accuracy"]
-    assert (accuracy["validation"]["pictures"], accuracy["measured"]["pictures"]) == (9, 6)
 
 
 # --- a folder with a table ---------------------------------------------------------------------

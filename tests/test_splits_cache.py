@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_car, encoded
+from conftest import CLASSES, Carspotter, draw_car, encoded
 from PIL import Image
+from training import tiny
 
 from carspotter.data import (
     Crop,
@@ -79,6 +81,34 @@ def test_another_seed_makes_another_choice() -> None:
 def test_split_needs_two_pictures_of_a_class() -> None:
     with pytest.raises(DataError, match="'lonely' has one picture"):
         stratified_split(made_up({**COUNTS, "lonely": 1}), 0.2, 0)
+
+
+def test_a_val_split_validates(carspotter: Carspotter, tmp_path: Path) -> None:
+    root, recipe, run = tmp_path / "cars", tmp_path / "tiny.toml", tmp_path / "run"
+    for split, count, start in (("train", 24, 0), ("val", 9, 100), ("test", 6, 200)):
+        for i in range(start, start + count):
+            file = root / split / CLASSES[i % 3] / f"{i}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encoded(draw_car(i, i % 3)))
+    recipe.write_text(tiny(batch_size=8).to_toml())
+    env = {"OMP_NUM_THREADS": "1"}
+    done = carspotter("train", recipe, "--data", root, "--out", run, "--quiet", env=env)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(",") for line in (run / "split.csv").read_text().splitlines()[1:]]
+    assert Counter(part for *_, part in rows) == {"train": 24, "val": 9}
+    assert all(key.startswith(f"{part}/") for key, _, part in rows)
+    (line,) = (run / "metrics.jsonl").read_text().splitlines()
+    where = ("--data", root, "--split", "val")
+    done = carspotter("evaluate", run, *where, "--json", "--quiet", env=env)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["data"]["pictures"] == 9
+    assert found["metrics"]["exact"]["top1"] == json.loads(line)["val_accuracy"]
+    # The temperature is fitted there too, and the accuracy measured on the test split as ever.
+    done = carspotter("export", run, "--out", tmp_path / "own.onnx", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads(done.stdout)["accuracy"]
+    assert (accuracy["validation"]["pictures"], accuracy["measured"]["pictures"]) == (9, 6)
 
 
 # --- the cache ---------------------------------------------------------------------------------
