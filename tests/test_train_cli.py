@@ -17,10 +17,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import CLASSES, Carspotter, draw_car, encoded, write_parquet
-from rich.console import Console
 
-from carspotter.errors import UsageError
-from carspotter.train import checkpoint, load_recipe, train
+from carspotter.train import checkpoint, load_recipe
 from carspotter.train.recipe import Recipe
 
 # One thread: the network is so small that more would only wait for each other.
@@ -388,15 +386,3 @@ def test_checkpoint_is_never_ahead_of_the_metrics(
     assert killed.returncode == 9, killed.stderr
     assert [line["epoch"] for line in read_lines(tmp_path / "run")] == [1]
     assert checkpoint.load(tmp_path / "run" / "last.ckpt")["progress"]["epoch"] == 1
-
-
-def test_nothing_to_resume(recipe: Path, drawn_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no run to resume"):
-        train(
-            load_recipe(str(recipe)),
-            drawn_data,
-            tmp_path / "run",
-            resume=True,
-            console=Console(quiet=True),
-        )
-    assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ import torch
 from conftest import draw_car, encoded, write_parquet
 from training import run
 
-from carspotter.errors import DataError, ModelFileError, RecipeError
+from carspotter.errors import DataError, ModelFileError, RecipeError, UsageError
 from carspotter.train import RunFolder, load_checkpoint
 
 # From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
@@ -82,6 +82,12 @@ def test_state_that_cannot_be_gone_on_with(
         run(drawn_data, folder.path, epochs=2, resume=True)
     assert len(folder.read_metrics()) == 1
     assert load_checkpoint(folder.path).epoch == 1  # what was trained is still there
+
+
+def test_nothing_to_resume(drawn_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run to resume"):
+        run(drawn_data, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_that_never_saved_its_state_starts_anew(drawn_data: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import ClassVar, Protocol
 from benchmarks.time_to_accuracy.marks import Rule
 from benchmarks.time_to_accuracy.prepare import Material
 from carspotter.errors import CarspotterError, UsageError
+from carspotter.train.processes import loading_processes
 
 TIMM_SETTINGS = (
     ("--opt", "adamw"),
@@ -72,8 +73,7 @@ class Setting:
     @property
     def workers(self) -> int:
         """Processes that load pictures, as many as carspotter starts."""
-        cores = os.cpu_count() or 1
-        return min(8, max(1, cores // 2 if self.device == "cpu" else cores))
+        return loading_processes(self.device)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,19 @@ def make_fabric(recipe: Recipe, devices: int | None = None, nodes: int | None = 
     )
 
 
+def loading_processes(device: str, processes: int = 1) -> int:
+    """How many processes load pictures for each one that trains.
+
+    On a CPU the cores train as well, and one loader for two of them keeps up with that.
+
+    Args:
+        device: the kind that is trained on, "cpu" or "cuda".
+        processes: that train on this machine.
+    """
+    cores = (os.cpu_count() or 1) // (2 if device == "cpu" else 1)
+    return min(8, max(1, cores // processes))
+
+
 def gather(fabric: Fabric, value: T) -> list[T]:
     """What each process holds, in the order of their ranks, in each of them."""
     if fabric.world_size == 1:

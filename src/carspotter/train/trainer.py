@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ from carspotter.train.model import (
     keep_depthwise_in_float32,
     make_optimizer,
 )
-from carspotter.train.processes import agree
+from carspotter.train.processes import agree, loading_processes
 from carspotter.train.progress import TrainingBar
 from carspotter.train.recipe import Recipe
 from carspotter.train.run import RunFolder
@@ -224,12 +223,10 @@ class Trainer:
         )
 
     def _loader(self, pictures: TrainingPictures) -> Iterable[tuple[Tensor, Tensor]]:
-        # On a CPU the cores train as well: a loader for each of them would only get in the way.
-        cores = (os.cpu_count() or 1) // (2 if self.fabric.device.type == "cpu" else 1)
         loader = DataLoader(
             pictures,
             batch_sampler=self.batches,
-            num_workers=min(8, max(1, cores // self._processes_here())),
+            num_workers=loading_processes(self.fabric.device.type, self._processes_here()),
             persistent_workers=True,
             prefetch_factor=4,
             pin_memory=self.fabric.device.type == "cuda",
