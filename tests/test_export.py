@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import CLASSES
+from conftest import CLASSES, Carspotter
 
 from carspotter.card import CARD_KEY, Card, parse_card
 from carspotter.data import PictureReader, open_data_set, stratified_split
@@ -170,6 +170,29 @@ def test_card_has_the_measured_accuracy(
     assert measured["exact"]["top1"] == pytest.approx(right, abs=1e-6)
     assert set(measured) >= set(LEVELS)
     assert exported[1].accuracy["validation"]["pictures"] == 18
+
+
+def test_card_has_the_figures_of_each_make_and_body(exported: tuple[Path, Card, Any]) -> None:
+    measured = exported[1].accuracy["measured"]
+    for part in ("make", "body"):
+        groups = measured[f"by_{part}"]
+        assert sum(group["pictures"] for group in groups) == 24
+        right = sum(group["exact"] * group["pictures"] for group in groups)
+        assert right / 24 == pytest.approx(measured["exact"]["top1"])
+
+
+def test_notes_go_into_the_card(
+    run: Path, drawn_data: Path, carspotter: Carspotter, tmp_path: Path
+) -> None:
+    notes, out = tmp_path / "notes.md", tmp_path / "model.onnx"
+    arguments = ("export", run, "--out", out, "--data", drawn_data, "--notes", notes)
+    missing = carspotter(*arguments)
+    assert missing.returncode == 2
+    assert str(notes) in missing.stderr
+    assert not out.exists()
+    notes.write_text("## Not for\n\nFällt nicht ins Gewicht.\n", encoding="utf-8")
+    assert carspotter(*arguments).returncode == 0
+    assert load(out).card.notes == notes.read_text(encoding="utf-8")
 
 
 def test_mean_and_std_of_the_card_are_those_inside(exported: tuple[Path, Card, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics as sklearn_metrics
 
 from carspotter.decide import Decider, softmax
-from carspotter.evaluate import measure
+from carspotter.evaluate import measure, measure_by
 from carspotter.evaluate.calibration import (
     fit_temperature,
     fit_thresholds,
@@ -88,6 +88,29 @@ def test_names_without_parts_stay_whole() -> None:
     found = measure(logits, np.array([0, 1, 1]), ["mine", "yours", "theirs"])
     assert [m.classes for m in found] == [3, 3, 3]
     assert [m.top1 for m in found] == pytest.approx([2 / 3] * 3)
+
+
+def test_makes_and_bodies_by_themselves() -> None:
+    names = ["BMW M3 Coupe 2012", "BMW M5 Sedan 2010", "Audi R8 Coupe 2012", "Acura RL Sedan 2012"]
+    guesses, truth = [0, 1, 2, 0, 1], [0, 0, 0, 1, 2]
+    logits = np.eye(4, dtype=np.float32)[guesses]
+    by_make = measure_by("make", logits, np.array(truth), names)
+    assert [(g.name, g.classes, g.pictures) for g in by_make] == [("BMW", 2, 4), ("Audi", 1, 1)]
+    assert [(g.exact, g.part) for g in by_make] == [(0.25, 0.75), (0.0, 0.0)]
+    by_body = measure_by("body", logits, np.array(truth), names)
+    assert [(g.name, g.classes, g.pictures) for g in by_body] == [("Coupe", 2, 4), ("Sedan", 2, 1)]
+    assert [(g.exact, g.part) for g in by_body] == [(0.25, 0.5), (0.0, 0.0)]
+
+
+def test_every_picture_is_in_one_make_and_one_body() -> None:
+    logits, targets = guesses(900, 0)
+    exact = measure(logits, targets, NAMES)[0].top1
+    for part in ("make", "body"):
+        found = measure_by(part, logits, targets, NAMES)
+        assert sum(group.pictures for group in found) == 900
+        assert sum(group.classes for group in found) == len(NAMES)
+        assert sum(g.exact * g.pictures for g in found) / 900 == pytest.approx(exact)
+    assert "" in {group.name for group in measure_by("body", logits, targets, NAMES)}
 
 
 # --- the temperature ---------------------------------------------------------------------------

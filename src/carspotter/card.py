@@ -40,6 +40,7 @@ class Card:
         thresholds: the least calibrated probability at which each level is answered.
         trained_on: the data: layout, split, crop, counts, fingerprint.
         accuracy: measured figures, with split and protocol.
+        notes: what figures do not say, as Markdown: use, licence limits, known faults.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Card:
     thresholds: Mapping[Level, float]
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    notes: str = ""
 
     def to_json(self) -> str:
         """The text that goes into the metadata."""
@@ -97,6 +99,7 @@ def _check(card: Card) -> None:
         "resize": card.resize in get_args(ResizeMode),
         "temperature": math.isfinite(card.temperature) and card.temperature > 0,
         "thresholds": isinstance(card.thresholds, dict) and set(card.thresholds) == set(LEVELS),
+        "notes": isinstance(card.notes, str),
     }
     wrong = [name for name, right in fit.items() if not right]
     if wrong:

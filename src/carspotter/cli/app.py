@@ -85,14 +85,26 @@ def identify(
 
 
 @app.command()
-def models(as_json: Json = False, quiet: Quiet = False) -> None:
-    """List the models at hand.
+def models(
+    card: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_FILE", help="Print the whole card of one model, as Markdown."
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the models at hand, or print what one says of itself.
 
-    Example: carspotter models
+    Example: carspotter models --card stanford-cars-lite0
     """
-    from carspotter.cli.models import run
+    from carspotter.cli.models import run, run_card
 
-    run(as_json=as_json)
+    if card is None:
+        run(as_json=as_json)
+    else:
+        run_card(card, as_json=as_json)
 
 
 @app.command()
@@ -236,6 +248,10 @@ def export(
     data: Annotated[
         Path | None, typer.Option("--data", help="The run's data set, if it has moved.")
     ] = None,
+    notes: Annotated[
+        Path | None,
+        typer.Option(help="A Markdown file for the card: use, licence limits, known faults."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -248,4 +264,4 @@ def export(
     """
     with needs("export", extra="train"):
         from carspotter.cli.training import run_export
-    run_export(run, out, data, as_json=as_json, quiet=quiet)
+    run_export(run, out, data, notes, as_json=as_json, quiet=quiet)

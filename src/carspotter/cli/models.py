@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from carspotter.spotter import DEFAULT_MODEL, Spotter, shipped_models
+from carspotter.card_text import card_text
+from carspotter.spotter import DEFAULT_MODEL, Spotter, load, shipped_models
 
 
 def run(*, as_json: bool) -> None:
@@ -27,6 +28,16 @@ def run(*, as_json: bool) -> None:
         print(f"  {row['classes']} cars, {row['input_size']} px, {row['megabytes']:.1f} MB")
         print(f"  top-1 accuracy: {accuracy}")
         print(f"  {row['file']}")
+
+
+def run_card(model: str, *, as_json: bool) -> None:
+    """Print the card of one model.
+
+    Raises:
+        ModelFileError: no such model, or not one of carspotter's.
+    """
+    card = load(model).card
+    print(card.to_json() if as_json else card_text(card), end="\n" if as_json else "")
 
 
 def _row(name: str, spotter: Spotter) -> dict[str, Any]:

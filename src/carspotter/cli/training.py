@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
-from carspotter.errors import DataError
+from carspotter.errors import DataError, UsageError
 from carspotter.export import export_run
 from carspotter.train import load_recipe, soup_of_runs, train
 from carspotter.train.processes import one_message
@@ -55,13 +55,19 @@ def run_soup(runs: Sequence[Path], out: Path, data: Path | None, *, quiet: bool)
     console.print(f"{folder.best}: now `carspotter export {out} --out model.onnx`", soft_wrap=True)
 
 
-def run_export(run: Path, out: Path, data: Path | None, *, as_json: bool, quiet: bool) -> None:
+def run_export(
+    run: Path, out: Path, data: Path | None, notes: Path | None, *, as_json: bool, quiet: bool
+) -> None:
     """Export a run, and print how far the file agrees with the checkpoint."""
     if not out.parent.is_dir():
         raise DataError(f"{out.parent}: no such folder")
     console = Console(stderr=True, quiet=quiet)
     card, parity = export_run(
-        run, out, data_root=data, counting=lambda what: counting(what, console)
+        run,
+        out,
+        data_root=data,
+        notes="" if notes is None else _read(notes),
+        counting=lambda what: counting(what, console),
     )
     if as_json:
         print(json.dumps({"file": str(out), "parity": asdict(parity), "accuracy": card.accuracy}))
@@ -73,3 +79,10 @@ def run_export(run: Path, out: Path, data: Path | None, *, as_json: bool, quiet:
     )
     measured = card.accuracy["measured"]
     print(f"top-1 accuracy {100 * measured['exact']['top1']:.2f} % ({measured['split']} split)")
+
+
+def _read(notes: Path) -> str:
+    try:
+        return notes.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{notes}: cannot be read as text ({error})") from error

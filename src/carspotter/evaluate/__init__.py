@@ -1,6 +1,6 @@
 """Measuring: one path from pictures to logits, and from logits to figures."""
 
-from carspotter.evaluate.metrics import Metrics, measure
+from carspotter.evaluate.metrics import GroupMetrics, Metrics, measure, measure_by
 from carspotter.evaluate.predict import (
     PartialPredictions,
     Predictions,
@@ -12,6 +12,7 @@ from carspotter.evaluate.predict import (
 )
 
 __all__ = [
+    "GroupMetrics",
     "Metrics",
     "PartialPredictions",
     "Predictions",
@@ -19,6 +20,7 @@ __all__ = [
     "Share",
     "join",
     "measure",
+    "measure_by",
     "predict",
     "predict_share",
 ]

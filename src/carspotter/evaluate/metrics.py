@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -19,7 +20,6 @@ from carspotter.decide import softmax
 from carspotter.names import LEVELS, Level, group_classes, split_name, sum_groups
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -44,6 +44,28 @@ class Metrics:
     macro_precision: float
     macro_recall: float
     macro_f1: float
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMetrics:
+    """Figures of the pictures of one make or of one body style.
+
+    Attributes:
+        name: the make or body; empty where the names do not state it.
+        classes: how many have it.
+        pictures: how many were measured.
+        exact: share of pictures whose most probable class is right, 0 to 1.
+        part: share of pictures whose most probable class has the right make or body, 0 to 1.
+    """
+
+    name: str
+    classes: int
+    pictures: int
+    exact: float
+    part: float
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -74,6 +96,40 @@ def measure(
             Metrics(level, len(at_level), **{key: float(value) for key, value in figures.items()})
         )
     return tuple(found)
+
+
+def measure_by(
+    part: Literal["make", "body"],
+    logits: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    class_names: Sequence[str],
+) -> tuple[GroupMetrics, ...]:
+    """Measure predictions make by make, or body style by body style.
+
+    Args:
+        part: of the name, by which the pictures are grouped.
+        logits: (N, classes).
+        targets: (N,) class numbers.
+        class_names: in the order of the logits.
+
+    Returns:
+        By falling number of pictures; groups without a picture are left out.
+    """
+    of_class = np.array([getattr(split_name(name), part) or "" for name in class_names])
+    guesses = logits.argmax(axis=1)
+    found = []
+    for group in np.unique(of_class[targets]):
+        here = of_class[targets] == group
+        found.append(
+            GroupMetrics(
+                name=str(group),
+                classes=int((of_class == group).sum()),
+                pictures=int(here.sum()),
+                exact=float((guesses[here] == targets[here]).mean()),
+                part=float((of_class[guesses[here]] == group).mean()),
+            )
+        )
+    return tuple(sorted(found, key=lambda group: (-group.pictures, group.name)))
 
 
 def _collection(classes: int) -> MetricCollection:

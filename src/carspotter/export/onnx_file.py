@@ -20,7 +20,7 @@ from carspotter.card import CARD_KEY, Card, sealed
 from carspotter.data import Crop, DataSet, Picture, open_data_set
 from carspotter.decide import softmax
 from carspotter.errors import DataError, ExportError
-from carspotter.evaluate import Predictions, measure, predict
+from carspotter.evaluate import Predictions, measure, measure_by, predict
 from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
 from carspotter.files import replacing
 from carspotter.names import split_name
@@ -114,6 +114,7 @@ def export_run(
     out: Path,
     *,
     data_root: Path | None = None,
+    notes: str = "",
     counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = _uncounted,
 ) -> tuple[Card, Parity]:
     """Export the best checkpoint of a run.
@@ -126,6 +127,7 @@ def export_run(
         run: the run folder.
         out: the file to write; it is replaced only when all went well.
         data_root: the run's data set, if it has moved.
+        notes: Markdown for the card: what figures do not say.
         counting: for a name, a context that gives a function to call with the number done and
             the total.
 
@@ -168,19 +170,26 @@ def export_run(
             f"{out} was not written: a logit of the file differs from the checkpoint's by "
             f"{parity.largest_difference:.2g}, allowed is {LARGEST_DIFFERENCE}"
         )
-    measured: dict[str, Any] = {
+    measured = {
         "split": "test" if has_test else "validation",
         "crop": checkpoint.recipe.crop,
-        "pictures": len(found.targets),
-        **{
-            m.level: m.to_dict()
-            for m in measure(found.logits, found.targets, checkpoint.class_names)
-        },
+        **_figures(found, checkpoint.class_names),
     }
-    card = replace(card, accuracy={**card.accuracy, "measured": measured})
+    card = replace(card, accuracy={**card.accuracy, "measured": measured}, notes=notes)
     with replacing(out) as part:
         part.write_bytes(with_card(model, card))
     return card, parity
+
+
+def _figures(found: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
+    """What the card says of measured pictures."""
+    logits, targets = found.logits, found.targets
+    return {
+        "pictures": len(targets),
+        **{m.level: m.to_dict() for m in measure(logits, targets, class_names)},
+        "by_body": [m.to_dict() for m in measure_by("body", logits, targets, class_names)],
+        "by_make": [m.to_dict() for m in measure_by("make", logits, targets, class_names)],
+    }
 
 
 def _run_data(folder: RunFolder, data_root: Path | None) -> DataSet:

@@ -1,0 +1,113 @@
+"""A model card as people read it (arXiv:1810.03993): Markdown, from what the model file says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from carspotter.card import Card
+from carspotter.names import LEVELS
+
+_LEVEL_NAMES = {"exact": "exact", "model": "make and model", "make": "make"}
+
+_FIGURES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+}
+
+_DATA = {
+    "layout": "layout",
+    "split": "split",
+    "crop": "pictures are",
+    "pictures": "pictures learnt from",
+    "val_pictures": "pictures to choose, calibrate and set thresholds on",
+    "fingerprint": "fingerprint",
+}
+
+
+def card_text(card: Card) -> str:
+    """The card as Markdown: what the model is, its notes, its data, and its figures."""
+    parts = [
+        f"# {card.name}",
+        f"Made by carspotter {card.version}. Takes pictures of {card.input_size} x "
+        f"{card.input_size} pixels and knows {len(card.classes)} cars.",
+        card.notes.strip(),
+        "## What it was trained on",
+        _trained_on(card.trained_on),
+        "## What was measured",
+        *_measured(card.accuracy.get("measured", {})),
+        "## When it answers",
+        f"Temperature of the softmax: {card.temperature:.3f}. Least calibrated probability at "
+        "which an answer is given:",
+        _table(
+            ("level", "probability"),
+            [(_LEVEL_NAMES[level], f"{card.thresholds[level]:.3f}") for level in LEVELS],
+        ),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _trained_on(data: Mapping[str, Any]) -> str:
+    if not data:
+        return "The file does not say."
+    keys = [key for key in _DATA if key in data] + sorted(data.keys() - _DATA.keys())
+    return _table(("what", "value"), [(_DATA.get(key, key), str(data[key])) for key in keys])
+
+
+def _measured(measured: Mapping[str, Any]) -> Iterable[str]:
+    if not measured:
+        return ["Nothing: the file holds no figures."]
+    found = [
+        f"On {measured['pictures']} pictures of the {measured['split']} split, pictures "
+        f"{_crop(measured['crop'])}. Shares in per cent; a level's probability is the sum over "
+        "its classes.",
+        _table(
+            ("level", "names", *_FIGURES.values()),
+            [
+                (
+                    _LEVEL_NAMES[level],
+                    str(measured[level]["classes"]),
+                    *(_percent(measured[level][key]) for key in _FIGURES),
+                )
+                for level in LEVELS
+            ],
+        ),
+    ]
+    for part, title in (("body", "By body style"), ("make", "By make")):
+        groups: Sequence[Mapping[str, Any]] = measured.get(f"by_{part}", ())
+        if groups:
+            found += [f"### {title}", _groups(part, groups)]
+    return found
+
+
+def _groups(part: str, groups: Sequence[Mapping[str, Any]]) -> str:
+    return _table(
+        (part, "classes", "pictures", "exact name right", f"{part} right"),
+        [
+            (
+                group["name"] or "not stated",
+                str(group["classes"]),
+                str(group["pictures"]),
+                _percent(group["exact"]),
+                _percent(group["part"]),
+            )
+            for group in groups
+        ],
+    )
+
+
+def _crop(crop: str) -> str:
+    return "as the data has them" if crop == "whole" else "cut to their boxes"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; every column but the first is of figures, and stands to the right."""
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
