@@ -11,15 +11,16 @@ import pytest
 import torch
 from conftest import CLASSES, Carspotter
 from scipy.special import log_softmax, softmax
-from training import last, run, tiny
+from training import last, run, same, tiny
 
 from carspotter.data import open_data_set
-from carspotter.errors import ModelFileError, RecipeError
+from carspotter.errors import ModelFileError, RecipeError, UsageError
 from carspotter.evaluate import Recogniser, predict
-from carspotter.train import load_checkpoint
+from carspotter.train import RunFolder, checkpoint, load_checkpoint
 from carspotter.train.checkpoint import Checkpoint, recognise, save_checkpoint
 from carspotter.train.loss import Objective
 from carspotter.train.model import CarClassifier
+from carspotter.train.teachers import load_teacher
 
 # From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -68,7 +69,8 @@ def test_loss_is_the_divergence_from_the_teachers_mean(
     recipe = tiny(
         teachers=tuple(map(str, teachers)), distill_weight=share, distill_temperature=temperature
     )
-    found = Objective(recipe, CLASSES, np.array([0, 1, 2]))(logits, right, pixels)
+    loaded = [load_teacher(path, CLASSES) for path in teachers]
+    found = Objective(recipe, 3, np.array([0, 1, 2]), loaded)(logits, right, pixels)
 
     taught = np.mean([opinion(path, pixels, temperature) for path in teachers], axis=0)
     assert taught.max() > 0.6
@@ -85,7 +87,7 @@ def test_no_divergence_from_oneself(tmp_path: Path, batch: Any) -> None:
     recipe = tiny(teachers=(str(file),), distill_weight=1.0)
     with torch.inference_mode():
         same = load_checkpoint(file).model(pixels)
-    objective = Objective(recipe, CLASSES, np.array([0, 1, 2]))
+    objective = Objective(recipe, 3, np.array([0, 1, 2]), [load_teacher(file, CLASSES)])
     assert float(objective(same, right, pixels)) == pytest.approx(0, abs=1e-5)
     assert not any(parameter.requires_grad for parameter in objective.parameters())
 
@@ -144,3 +146,57 @@ def test_teachers_are_a_list(carspotter: Carspotter, drawn_data: Path, tmp_path:
     assert done.returncode == 2
     assert "teachers" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- teachers that are recipes -------------------------------------------------------------------
+
+
+def teacher_recipe(file: Path, **changes: Any) -> Path:
+    file.write_text(tiny(epochs=2, seed=5, **changes).to_toml())
+    return file
+
+
+def test_a_recipe_is_trained_first_and_learnt_from(drawn_data: Path, tmp_path: Path) -> None:
+    recipe = teacher_recipe(tmp_path / "big.toml", split_seed=9, val_fraction=0.5)
+    folder = run(drawn_data, tmp_path / "run", teachers=(str(recipe),), distill_weight=1.0)
+    teacher = folder.teacher(1, "big")
+    assert [line["epoch"] for line in teacher.read_metrics()] == [1, 2]
+    assert load_checkpoint(teacher.path).recipe.seed == 5
+    # A teacher that had seen the pictures on which its student is judged would whisper.
+    assert teacher.read_split() == folder.read_split()
+    before = run(drawn_data, tmp_path / "before", epochs=2, seed=5)
+    assert same(checkpoint.load(teacher.best)["model"], checkpoint.load(before.best)["model"])
+    of_folder = run(drawn_data, tmp_path / "of", teachers=(str(before.path),), distill_weight=1.0)
+    assert same(last(folder)["model"], last(of_folder)["model"])
+    without = run(drawn_data, tmp_path / "without")
+    assert not same(last(folder)["model"], last(without)["model"])
+
+
+def test_killed_while_its_teacher_is_trained(drawn_data: Path, tmp_path: Path) -> None:
+    recipe = teacher_recipe(tmp_path / "big.toml")
+    changes = {"teachers": (str(recipe),), "distill_weight": 0.5}
+    undisturbed = run(drawn_data, tmp_path / "whole", **changes)
+    cut = RunFolder(tmp_path / "cut")
+    place = cut.teacher(1, "big").path
+    run(drawn_data, place, epochs=2, seed=5, stop_after=1)  # what a kill leaves
+    with pytest.raises(UsageError, match="--resume"):
+        run(drawn_data, cut.path, **changes)
+    run(drawn_data, cut.path, resume=True, **changes)
+    assert same(last(cut)["model"], last(undisturbed)["model"])
+    before = place.joinpath("best.ckpt").stat().st_mtime_ns
+    run(drawn_data, cut.path, resume=True, **changes)  # the teacher is not touched any more
+    assert place.joinpath("best.ckpt").stat().st_mtime_ns == before
+
+
+def test_teachers_of_teachers_to_be_trained(drawn_data: Path, tmp_path: Path) -> None:
+    recipe = teacher_recipe(tmp_path / "big.toml", teachers=("lite2",))
+    with pytest.raises(RecipeError, match=r"big\.toml has teachers"):
+        run(drawn_data, tmp_path / "run", teachers=(str(recipe),))
+    assert not (tmp_path / "run").exists()
+
+
+def test_teacher_recipe_with_a_fault(drawn_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("epoch = 3\n")
+    with pytest.raises(RecipeError, match=r"bad\.toml"):
+        run(drawn_data, tmp_path / "run", teachers=(str(tmp_path / "bad.toml"),))
+    assert not (tmp_path / "run").exists()

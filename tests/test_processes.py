@@ -150,6 +150,17 @@ def test_all_processes_train(two: Path, data: Path, recipe: Path, tmp_path: Path
     assert progress["updates"] == 2 * TRAINING_PICTURES // (2 * 6)
 
 
+def test_a_teacher_is_trained_by_all_processes(
+    two: Path, data: Path, recipe: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train = command("train", recipe, "--data", data, "--out", out, "--devices", "2")
+    done = run([*train, "--set", f'teachers=["{recipe}"]', "--set", "epochs=1"], environment)
+    assert done.returncode == 0, done.stderr
+    assert untimed(out / "teachers" / "1-tiny") == untimed(two)
+    assert len(untimed(out)) == 1
+
+
 def test_torchrun(
     two: Path, data: Path, recipe: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

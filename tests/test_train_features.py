@@ -200,14 +200,14 @@ def test_scale_of_the_loss_survives_a_resume(drawn_data: Path, tmp_path: Path) -
 
 def test_balanced_weights_are_those_of_scikit_learn() -> None:
     targets = np.repeat([0, 1, 2], [70, 25, 5])
-    objective = Objective(tiny(class_weights="balanced"), ("a", "b", "c"), targets)
+    objective = Objective(tiny(class_weights="balanced"), 3, targets)
     weights = compute_class_weight("balanced", classes=np.arange(3), y=targets)
     logits, pixels = torch.randn(8, 3), torch.zeros(8, 3, 32, 32)
     right = torch.tensor([0, 1, 2, 0, 0, 1, 2, 2])
     each = -logits.log_softmax(dim=1).numpy()[range(8), right]
     expected = (weights[right] * each).sum() / weights[right].sum()
     assert float(objective(logits, right, pixels)) == pytest.approx(expected, rel=1e-5)
-    plain = Objective(tiny(), ("a", "b", "c"), targets)
+    plain = Objective(tiny(), 3, targets)
     assert float(plain(logits, right, pixels)) == pytest.approx(each.mean(), rel=1e-5)
 
 

@@ -212,6 +212,7 @@ def test_what_would_fail_in_every_trial_leaves_no_wreck(
     assert "nowhere: no such folder" in refused(*command, "--data", tmp_path / "nowhere")
     assert "no such file" in refused(*command, "--set", "weights=file:nowhere.pth")
     assert "'epoch'" in refused(*command, "--set", "epoch=3")
+    assert "for every trial" in refused(*command, "--set", 'teachers=["lite2"]')
     many = tmp_path / "many"
     photos: list[tuple[str, bytes | None, int]] = [
         (f"{i}.jpg", encoded(draw_car(i, i % 3)), i % 3) for i in range(12)

@@ -20,7 +20,6 @@ from carspotter.data import (
     training_parts,
 )
 from carspotter.data.index import DataSet, fingerprint
-from carspotter.errors import UsageError
 from carspotter.train import checkpoint
 from carspotter.train.augment import TrainingPictures
 from carspotter.train.loggers import loggers, need_trackers
@@ -29,6 +28,7 @@ from carspotter.train.processes import agree, make_fabric, one_message
 from carspotter.train.progress import counting
 from carspotter.train.run import RunFolder
 from carspotter.train.soup import best_size, greedy_soup
+from carspotter.train.teachers import ready_teachers
 from carspotter.train.trainer import Trainer
 from carspotter.train.validation import Validation
 
@@ -96,7 +96,14 @@ def _train(
     data = _alike(fabric, lambda: open_data_set(data_root))
     parts = training_parts(data, recipe.val_fraction, recipe.split_seed)
     named_parts = dict(zip(("train", "val"), parts, strict=True))
-    agree(fabric, lambda: _check(folder, recipe, named_parts, resume=resume), first=True)
+    agree(fabric, lambda: folder.check(recipe, named_parts, resume=resume), first=True)
+    resume = fabric.broadcast(folder.recipe.is_file())  # not yet, where its teachers are trained
+
+    def train_one(teacher: Recipe, place: RunFolder, go_on: bool) -> None:
+        console.print(f"{place.path}: the teacher is trained first", soft_wrap=True)
+        _train(teacher, data_root, place, fabric, go_on, console, lambda line: None)
+
+    teachers = ready_teachers(recipe, folder, data.class_names, fabric, train_one)
     decoded = _decoded(fabric, parts[0], recipe, console)
     targets = _targets(data, parts[0], decoded)
     trained_on = {
@@ -108,7 +115,9 @@ def _train(
         "val_pictures": len(parts[1]),
         "fingerprint": fingerprint(parts[0]),
     }
-    trainer = Trainer(recipe, fabric, data.class_names, targets, trained_on, folder, console)
+    trainer = Trainer(
+        recipe, fabric, data.class_names, targets, trained_on, folder, console, teachers
+    )
     if not resume:  # only now: a run that cannot start leaves no folder that bars the next try
         agree(fabric, lambda: folder.begin(recipe, data_root, named_parts), first=True)
     leave_out = _teller(folder, fabric, console)
@@ -155,14 +164,6 @@ def _finish(
     checkpoint.save_checkpoint(folder.best, found)
     folder.keep_epochs(())
     tell(f"kept: {100 * found.val_accuracy:.2f} % on validation at {found.recipe.eval_size} px")
-
-
-def _check(
-    folder: RunFolder, recipe: Recipe, parts: Mapping[str, Sequence[Picture]], *, resume: bool
-) -> None:
-    if resume and not folder.recipe.is_file():
-        raise UsageError(f"{folder.path} holds no run to resume")
-    folder.check(recipe, parts, resume=resume)
 
 
 def _alike(fabric: Fabric, work: Callable[[], DataSet]) -> DataSet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from carspotter.errors import RecipeError
-from carspotter.train.checkpoint import load_checkpoint
 from carspotter.train.model import CarClassifier
 from carspotter.train.recipe import Recipe
 
@@ -27,27 +24,28 @@ class Objective(nn.Module):
     (arXiv:2106.05237), augmentation and mixing included.
 
     Args:
-        recipe: smoothing, class weights, teachers and their share.
-        class_names: in the order of the logits.
+        recipe: smoothing, class weights, the teachers' share and temperature.
+        classes: how many there are.
         targets: (N,) class numbers of the training part.
-
-    Raises:
-        RecipeError: a teacher knows other classes.
-        ModelFileError: a teacher cannot be loaded.
+        teachers: of the same classes, without gradients.
     """
 
     def __init__(
-        self, recipe: Recipe, class_names: Sequence[str], targets: NDArray[np.int64]
+        self,
+        recipe: Recipe,
+        classes: int,
+        targets: NDArray[np.int64],
+        teachers: Sequence[CarClassifier] = (),
     ) -> None:
         super().__init__()
         weight = None
         if recipe.class_weights == "balanced":
-            counts = np.bincount(targets, minlength=len(class_names))
-            weight = torch.from_numpy(len(targets) / (len(class_names) * counts)).float()
+            counts = np.bincount(targets, minlength=classes)
+            weight = torch.from_numpy(len(targets) / (classes * counts)).float()
         self._labels = nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
-        self._share = recipe.distill_weight if recipe.teachers else 0.0
+        self._share = recipe.distill_weight if teachers else 0.0
         self._temperature = recipe.distill_temperature
-        self._teachers = nn.ModuleList(load_teacher(name, class_names) for name in recipe.teachers)
+        self._teachers = nn.ModuleList(teachers)
         self._teachers.to(memory_format=torch.channels_last)
 
     def forward(self, logits: Tensor, targets: Tensor, pixels: Tensor) -> Tensor:
@@ -71,19 +69,3 @@ class Objective(nn.Module):
         """(N, classes) mean of the teachers' probabilities."""
         each = [(t(pixels).float() / self._temperature).softmax(dim=1) for t in self._teachers]
         return torch.stack(each).mean(dim=0)
-
-
-def load_teacher(name: str, class_names: Sequence[str]) -> CarClassifier:
-    """A trained classifier to learn from, in eval mode and without gradients.
-
-    Raises:
-        RecipeError: it knows other classes, or the same in another order.
-        ModelFileError: it cannot be loaded.
-    """
-    found = load_checkpoint(Path(name).expanduser())
-    if found.class_names != tuple(class_names):
-        raise RecipeError(
-            f"teachers: {name} knows {len(found.class_names)} classes which are not this data "
-            f"set's {len(class_names)}, name by name; train it on the same classes"
-        )
-    return found.model.requires_grad_(False)

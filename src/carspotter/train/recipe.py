@@ -94,7 +94,9 @@ class Recipe(BaseModel):
 
     # Distillation.
     teachers: tuple[str, ...] = Field(
-        (), description="run folders or checkpoints whose mean probability is learnt as well"
+        (),
+        description="whose mean probability is learnt as well: run folders, checkpoints, or "
+        "recipes to train them by first",
     )
     distill_weight: float = Field(0.5, ge=0, le=1, description="share of the teachers in the loss")
     distill_temperature: float = Field(1.0, gt=0)

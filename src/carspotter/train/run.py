@@ -59,6 +59,15 @@ class RunFolder:
         return sorted(self.path.glob("epoch-*.ckpt"))
 
     @property
+    def teachers(self) -> Path:
+        """The runs of teachers that were trained for this run."""
+        return self.path / "teachers"
+
+    def teacher(self, number: int, name: str) -> RunFolder:
+        """The run of one teacher, counted from 1."""
+        return RunFolder(self.teachers / f"{number}-{name}")
+
+    @property
     def metrics(self) -> Path:
         """One JSON line for each epoch done."""
         return self.path / "metrics.jsonl"
@@ -70,18 +79,21 @@ class RunFolder:
     def check(
         self, recipe: Recipe, parts: Mapping[str, Sequence[Picture]], *, resume: bool
     ) -> None:
-        """Check that there is no run yet, or that it is this one.
+        """Check that there is no run yet, or that it is this one; its teachers may be all of it.
 
         Raises:
-            UsageError: there is a run already and `resume` is not set.
+            UsageError: there is a run already and `resume` is not set, or the other way round.
             RecipeError: the run there has another recipe.
             DataError: the run there has another split.
         """
         there = self.recipe
+        begun = there.is_file() or self.teachers.is_dir()
+        if begun and not resume:
+            raise UsageError(f"{self.path} holds a run already; go on with it by --resume")
+        if resume and not begun:
+            raise UsageError(f"{self.path} holds no run to resume")
         if not there.is_file():
             return
-        if not resume:
-            raise UsageError(f"{self.path} holds a run already; go on with it by --resume")
         old = load_recipe(str(there))
         if keys := differences(old, recipe):
             raise RecipeError(f"{there} is of another recipe; they differ in: {', '.join(keys)}")

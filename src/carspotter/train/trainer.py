@@ -91,6 +91,7 @@ class Trainer:
         trained_on: what the checkpoints say of the data.
         folder: where checkpoints and metrics go.
         console: for messages.
+        teachers: to learn from, beside the labels.
 
     Raises:
         RecipeError: the recipe's model or weights cannot be had.
@@ -106,6 +107,7 @@ class Trainer:
         trained_on: dict[str, Any],
         folder: RunFolder,
         console: Console,
+        teachers: Sequence[CarClassifier] = (),
     ) -> None:
         self.recipe = recipe
         self.fabric = fabric
@@ -136,7 +138,7 @@ class Trainer:
             else None
         )
         self.mix = BatchMixer(recipe, len(class_names))
-        self.objective = Objective(recipe, class_names, targets).to(fabric.device)
+        self.objective = Objective(recipe, len(class_names), targets, teachers).to(fabric.device)
         self.progress = Progress()
         self._clock = time.monotonic()
 

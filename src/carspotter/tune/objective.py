@@ -19,12 +19,13 @@ from rich.console import Console
 
 from carspotter.data import decoded_pictures, open_data_set, training_parts
 from carspotter.data.index import fingerprint
-from carspotter.errors import CarspotterError, UsageError
+from carspotter.errors import CarspotterError, RecipeError, UsageError
 from carspotter.train import Recipe, checkpoint, load_recipe, train
 from carspotter.train.model import CarClassifier
 from carspotter.train.progress import counting
 from carspotter.train.recipe import differences
 from carspotter.train.run import RunFolder
+from carspotter.train.teachers import is_recipe
 from carspotter.tune.folder import StudyFolder
 from carspotter.tune.storage import Journal
 from carspotter.tune.study import Plan
@@ -50,8 +51,14 @@ def check(recipe: Recipe, data_root: Path, console: Console) -> str:
 
     Raises:
         DataError: the data set cannot be used.
-        RecipeError: the recipe's model or weights cannot be had.
+        RecipeError: the recipe's model or weights cannot be had, or each trial would train a
+            teacher first.
     """
+    if untrained := [teacher for teacher in recipe.teachers if is_recipe(teacher)]:
+        raise RecipeError(
+            f"teachers: {untrained[0]} would be trained again for every trial; train it once, and "
+            "name its run by --set 'teachers=[\"RUN\"]'"
+        )
     data = open_data_set(data_root)
     part, validating = training_parts(data, recipe.val_fraction, recipe.split_seed)
     with counting("decoding", console) as progress:

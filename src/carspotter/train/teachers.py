@@ -1,0 +1,106 @@
+"""Teachers: trained classifiers to learn from, or recipes by which they are trained first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from carspotter.errors import RecipeError
+from carspotter.train.checkpoint import load_checkpoint
+from carspotter.train.model import CarClassifier
+from carspotter.train.processes import agree
+from carspotter.train.recipe import Recipe, load_recipe, shipped_recipes
+from carspotter.train.run import RunFolder
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+T = TypeVar("T")
+
+# What a teacher shares with its student: the pictures it may learn from, and the machine.
+_SHARED = ("crop", "box_margin", "val_fraction", "split_seed", "precision", "checkpoint_minutes")
+
+
+def ready_teachers(
+    recipe: Recipe,
+    folder: RunFolder,
+    class_names: Sequence[str],
+    fabric: Fabric,
+    train_one: Callable[[Recipe, RunFolder, bool], None],
+) -> list[CarClassifier]:
+    """The recipe's teachers; those that are recipes themselves are trained, unless they are yet.
+
+    The first process alone reads them, and hands them to the others.
+
+    Args:
+        recipe: the student's.
+        folder: the student's; what is trained for it goes below it.
+        class_names: in the order of the logits.
+        fabric: the processes.
+        train_one: trains by a recipe into a folder; the flag says to go on with the run there.
+
+    Raises:
+        RecipeError: a teacher knows other classes, or a recipe that has teachers to be trained.
+        ModelFileError: a teacher cannot be loaded.
+    """
+    found = []
+    for number, name in enumerate(recipe.teachers, start=1):
+        place = Path(name).expanduser()
+        if is_recipe(name):
+            run = folder.teacher(number, place.stem)
+            _train_teacher(_recipe_of(name, recipe), run, fabric, train_one)
+            place = run.path
+        found.append(_first(fabric, lambda place=place: load_teacher(place, class_names)))  # type: ignore[misc]
+    return found
+
+
+def is_recipe(teacher: str) -> bool:
+    """Whether a teacher is a shipped recipe's name or a recipe file, and not a trained model."""
+    path = Path(teacher).expanduser()
+    return path.suffix == ".toml" or (teacher in shipped_recipes() and not path.exists())
+
+
+def load_teacher(path: Path, class_names: Sequence[str]) -> CarClassifier:
+    """A trained classifier to learn from, in eval mode and without gradients.
+
+    Args:
+        path: a run folder or a checkpoint.
+        class_names: that it must know, in the order of the logits.
+
+    Raises:
+        RecipeError: it knows other classes, or the same in another order.
+        ModelFileError: it cannot be loaded.
+    """
+    found = load_checkpoint(path)
+    if found.class_names != tuple(class_names):
+        raise RecipeError(
+            f"teachers: {path} knows {len(found.class_names)} classes which are not this data "
+            f"set's {len(class_names)}, name by name; train it on the same classes"
+        )
+    return found.model.requires_grad_(False)
+
+
+def _recipe_of(name: str, student: Recipe) -> Recipe:
+    found = load_recipe(name)
+    if any(is_recipe(teacher) for teacher in found.teachers):
+        raise RecipeError(f"teachers: {name} has teachers to be trained itself; train it before")
+    return found.model_copy(update={key: getattr(student, key) for key in _SHARED})
+
+
+def _train_teacher(
+    recipe: Recipe,
+    run: RunFolder,
+    fabric: Fabric,
+    train_one: Callable[[Recipe, RunFolder, bool], None],
+) -> None:
+    # The state of a run under way goes when the run is done: what is left is the teacher.
+    if _first(fabric, lambda: run.best.is_file() and not run.last.exists()):
+        return
+    train_one(recipe, run, _first(fabric, run.recipe.is_file))
+    agree(fabric, run.last.unlink, first=True)
+
+
+def _first(fabric: Fabric, work: Callable[[], T]) -> T:
+    """What the first process makes of it, in every process."""
+    return cast("T", fabric.broadcast(agree(fabric, work, first=True)))
