@@ -14,13 +14,8 @@ from torch.utils.data import DataLoader
 from carspotter.data import Crop, DecodedPictures, Picture, decoded_pictures
 from carspotter.errors import DataError
 from carspotter.train import Recipe
-from carspotter.train.augment import (
-    BatchMixer,
-    Draw,
-    EpochBatches,
-    TrainingPictures,
-    stream_seed,
-)
+from carspotter.train.augment import BatchMixer, TrainingPictures
+from carspotter.train.batches import Draw, EpochBatches, even_chances, stream_seed
 
 # From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -185,7 +180,7 @@ def test_share_of_erased_pictures(decoded: DecodedPictures) -> None:
 def test_workers_change_nothing(decoded: DecodedPictures) -> None:
     def epoch(workers: int, before: int) -> list[tuple[Any, Any]]:
         torch.manual_seed(before)
-        batches = EpochBatches(np.arange(COUNT) % 3, recipe())
+        batches = EpochBatches(COUNT, recipe())
         batches.start_at(2)
         loader = DataLoader(training_pictures(decoded), batch_sampler=batches, num_workers=workers)
         return list(loader)
@@ -201,9 +196,17 @@ def test_workers_change_nothing(decoded: DecodedPictures) -> None:
 
 
 def batches_of(
-    epoch: int, step: int = 0, *, count: int = 50, rank: int = 0, world: int = 1, **changes: Any
+    epoch: int,
+    step: int = 0,
+    *,
+    count: int = 50,
+    rank: int = 0,
+    world: int = 1,
+    balanced: bool = False,
+    **changes: Any,
 ) -> list[list[Draw]]:
-    batches = EpochBatches(np.arange(count) % 3, recipe(**changes), rank, world)
+    chances = even_chances(np.arange(count) % 3) if balanced else None
+    batches = EpochBatches(count, recipe(**changes), rank, world, chances)
     batches.start_at(epoch, step)
     return list(batches)
 
@@ -215,7 +218,7 @@ def numbers(batches: list[list[Draw]]) -> list[int]:
 def test_epoch_takes_each_picture_at_most_once() -> None:
     batches = batches_of(0)
     assert [len(batch) for batch in batches] == [4] * 12
-    assert len(EpochBatches(np.arange(50) % 3, recipe())) == 12
+    assert len(EpochBatches(50, recipe())) == 12
     assert len(set(numbers(batches))) == 48
     assert set(numbers(batches)) <= set(range(50))
     assert numbers(batches) != sorted(numbers(batches))
@@ -244,7 +247,7 @@ def test_epoch_goes_on_where_it_was_left() -> None:
 
 
 def test_next_epoch_starts_at_its_first_batch() -> None:
-    batches = EpochBatches(np.arange(50) % 3, recipe())
+    batches = EpochBatches(50, recipe())
     batches.start_at(0, 9)
     assert len(list(batches)) == 3
     batches.start_at(1)
@@ -270,7 +273,7 @@ def test_fewer_pictures_than_a_batch() -> None:
 
 
 def test_steps_of_several_batches() -> None:
-    batches = EpochBatches(np.arange(50) % 3, recipe(accumulate=3))
+    batches = EpochBatches(50, recipe(accumulate=3))
     assert batches.steps == 50 // 12
     assert len(batches) == 3 * batches.steps == len(list(batches))
     whole = batches_of(1, accumulate=3)
@@ -287,7 +290,8 @@ def test_small_data_makes_small_batches_before_it_makes_none() -> None:
 def drawn_of_rare_class(sampling: str) -> tuple[float, list[int]]:
     """Share of the draws that are of a class with a tenth of the pictures; and the draws."""
     targets = np.array([0] * 90 + [1] * 10)
-    batches = EpochBatches(targets, recipe(sampling=sampling))
+    chances = even_chances(targets) if sampling == "balanced" else None
+    batches = EpochBatches(len(targets), recipe(), chances=chances)
     draws = []
     for epoch in range(10):
         batches.start_at(epoch)
@@ -304,11 +308,11 @@ def test_balanced_sampling_draws_each_class_as_often() -> None:
 
 
 def test_balanced_sampling_is_shared_and_goes_on() -> None:
-    whole = batches_of(1, sampling="balanced", batch_size=8)
-    first, second = (batches_of(1, sampling="balanced", rank=r, world=2) for r in range(2))
+    whole = batches_of(1, balanced=True, batch_size=8)
+    first, second = (batches_of(1, balanced=True, rank=r, world=2) for r in range(2))
     assert [a + b for a, b in zip(first, second, strict=True)] == whole
-    assert batches_of(1, 3, sampling="balanced", batch_size=8) == whole[3:]
-    other = batches_of(2, sampling="balanced", batch_size=8)
+    assert batches_of(1, 3, balanced=True, batch_size=8) == whole[3:]
+    other = batches_of(2, balanced=True, batch_size=8)
     assert numbers(other) != numbers(whole)
 
 

@@ -21,8 +21,10 @@ from training import STEPS, first_weights, last, run, same, tiny
 from carspotter.errors import RecipeError
 from carspotter.export import to_onnx
 from carspotter.train import RunFolder, load_checkpoint
+from carspotter.train.classifier import ClassifierTask
 from carspotter.train.loss import Objective
 from carspotter.train.model import CarClassifier, make_optimizer
+from carspotter.train.processes import make_fabric
 
 # From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -209,6 +211,18 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     assert float(objective(logits, right, pixels)) == pytest.approx(expected, rel=1e-5)
     plain = Objective(tiny(), 3, targets)
     assert float(plain(logits, right, pixels)) == pytest.approx(each.mean(), rel=1e-5)
+
+
+def test_balanced_sampling_is_what_the_recipe_says() -> None:
+    targets = np.array([0] * 80 + [1] * 10 + [2] * 10)
+    shares = {}
+    for sampling in ("balanced", "uniform"):
+        recipe = tiny(sampling=sampling)
+        task = ClassifierTask(recipe, make_fabric(recipe), ("a", "b", "c"), targets, {})
+        drawn = [draw.picture for batch in task.batches for draw in batch]
+        shares[sampling] = np.mean(targets[drawn] == 0)
+    assert shares["uniform"] == pytest.approx(0.8, abs=0.05)
+    assert shares["balanced"] == pytest.approx(1 / 3, abs=0.15)
 
 
 # --- when to stop ------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from carspotter.train import Recipe, RunFolder, checkpoint, train
-from carspotter.train.augment import stream_seed
+from carspotter.train.batches import stream_seed
 from carspotter.train.model import CarClassifier
 
 TINY = "test_efficientnet"

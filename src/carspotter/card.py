@@ -22,6 +22,7 @@ from carspotter.preprocess import ResizeMode
 CARD_KEY = "carspotter.card"
 CHECKSUM_KEY = "carspotter.sha256"
 FORMAT_VERSION = 1
+LOCALISER = "localiser"
 
 
 @dataclass(frozen=True)
@@ -61,26 +62,43 @@ class Card:
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, sort_keys=True)
 
 
+@dataclass(frozen=True)
+class LocaliserCard:
+    """What a localiser's file says of itself.
+
+    Attributes:
+        name: the model's name.
+        version: of the model.
+        input_size: width and height of the input, in pixels.
+        threshold: the least score of a vehicle.
+        trained_on: the data.
+        accuracy: measured figures, with what they were measured on.
+    """
+
+    name: str
+    version: str
+    input_size: tuple[int, int]
+    threshold: float
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The text that goes into the metadata."""
+        values = {"format_version": FORMAT_VERSION, "kind": LOCALISER, **asdict(self)}
+        return json.dumps(values, sort_keys=True)
+
+
 def parse_card(text: str, file: str) -> Card:
-    """Read a card back.
+    """Read a classifier's card back.
 
     Args:
         text: what `Card.to_json` gave.
         file: the model file, for errors.
 
     Raises:
-        ModelFileError: of a newer format, or not a card.
+        ModelFileError: of a newer format, or not a classifier's card.
     """
-    try:
-        values = json.loads(text)
-        version = int(values.pop("format_version"))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelFileError(f"{file}: its card cannot be read ({error})") from error
-    if version > FORMAT_VERSION:
-        raise ModelFileError(
-            f"{file}: of format {version}, this carspotter reads up to {FORMAT_VERSION}; "
-            "pip install -U carspotter"
-        )
+    values = _values(text, file, None)
     try:
         values["classes"] = tuple(CarName(**name) for name in values["classes"])
         values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
@@ -89,6 +107,39 @@ def parse_card(text: str, file: str) -> Card:
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{file}: its card is not complete ({error})") from error
     return card
+
+
+def parse_localiser_card(text: str, file: str) -> LocaliserCard:
+    """Read a localiser's card back; see `parse_card`."""
+    values = _values(text, file, LOCALISER)
+    try:
+        width, height = values["input_size"]
+        values["input_size"] = (int(width), int(height))
+        card = LocaliserCard(**values)
+        if not 0 <= card.threshold <= 1:
+            raise ValueError("wrong: threshold")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{file}: its card is not complete ({error})") from error
+    return card
+
+
+def _values(text: str, file: str, kind: str | None) -> dict[str, Any]:
+    """The values of a card of a kind; None: a classifier's."""
+    try:
+        values: dict[str, Any] = json.loads(text)
+        version = int(values.pop("format_version"))
+        found = values.pop("kind", None)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelFileError(f"{file}: its card cannot be read ({error})") from error
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{file}: of format {version}, this carspotter reads up to {FORMAT_VERSION}; "
+            "pip install -U carspotter"
+        )
+    if found != kind:
+        what = "a localiser, which --detector takes" if kind is None else "no localiser"
+        raise ModelFileError(f"{file}: {what}")
+    return values
 
 
 def _check(card: Card) -> None:
@@ -109,6 +160,13 @@ def _check(card: Card) -> None:
 def sealed(model: bytes) -> bytes:
     """A serialised ONNX model with its checksum behind it."""
     return model + _trailer(hashlib.sha256(model).hexdigest())
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file ends as carspotter's model files do."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(_trailer("0" * 64))))
+        return CHECKSUM_KEY.encode() in file.read()
 
 
 def unsealed(path: Path) -> tuple[bytes, str]:

@@ -14,31 +14,32 @@ Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the upright photo; right and bottom lie outside."""
 
 ResizeMode: TypeAlias = Literal["squash"]
-"""`squash`: the whole picture is brought to a square, its aspect ratio not kept."""
+"""`squash`: the whole picture is brought to the input's size, its aspect ratio not kept."""
 
 
-def to_input(pixels: Pixels, size: int, resize: ResizeMode = "squash") -> Pixels:
+def to_input(pixels: Pixels, size: int | tuple[int, int], resize: ResizeMode = "squash") -> Pixels:
     """Bring a picture to the model's input size.
 
     Bilinear with antialiasing, as the pictures are scaled in training.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
-        size: side of the square input, in pixels.
+        size: side of the square input, or width and height, in pixels.
         resize: how the aspect ratio is treated.
 
     Returns:
-        (size, size, 3) uint8 RGB. Mean and standard deviation are applied by the model itself.
+        (height, width, 3) uint8 RGB. Mean and standard deviation are applied by the model itself.
 
     Raises:
         ValueError: an unknown resize mode.
     """
     if resize != "squash":
         raise ValueError(f"unknown resize mode {resize!r}")
-    if pixels.shape[:2] == (size, size):
+    width, height = (size, size) if isinstance(size, int) else size
+    if pixels.shape[:2] == (height, width):
         return pixels
     image = Image.fromarray(pixels)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def crop_to_box(pixels: Pixels, box: Box, margin: int = 0) -> Pixels:

@@ -13,7 +13,9 @@ from rich.console import Console
 
 from carspotter.errors import DataError, UsageError
 from carspotter.export import export_run
-from carspotter.train import load_recipe, soup_of_runs, train
+from carspotter.localise.recipe import LocaliserRecipe, load_any_recipe
+from carspotter.localise.training import train_localiser
+from carspotter.train import soup_of_runs, train
 from carspotter.train.processes import one_message
 from carspotter.train.progress import counting
 
@@ -33,9 +35,10 @@ def run_train(
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     console = Console(stderr=True, quiet=quiet)
     with one_message():  # a recipe that cannot be read: the same in each of torchrun's processes
-        loaded = load_recipe(recipe, changes)
-    folder = train(
-        loaded,
+        loaded = load_any_recipe(recipe, changes)
+    run = train_localiser if isinstance(loaded, LocaliserRecipe) else train
+    folder = run(
+        loaded,  # type: ignore[arg-type]  # its kind chose the function
         data,
         out,
         resume=resume,

@@ -16,6 +16,7 @@ import numpy as np
 
 from carspotter.data.index import DataSet, Picture, checked_box
 from carspotter.errors import DataError
+from carspotter.preprocess import Box
 
 _CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
@@ -146,6 +147,27 @@ def read_archive(root: Path) -> DataSet | None:
         )
     ]
     return DataSet(root, "archive", class_names, tuple(pictures))
+
+
+# --- crops of the pictures -----------------------------------------------------------------------
+
+
+def original_boxes(root: Path, split: str) -> dict[str, Box]:
+    """The devkit's boxes by picture key, in pixels of the photos as they were published.
+
+    They tell what crops of the photos have lost: how wide a car was beside its height. Empty where
+    there is no devkit.
+
+    Raises:
+        DataError: a file of the devkit is damaged.
+    """
+    file = _find(root, f"cars_{split}_annos.mat")
+    if file is None:
+        return {}
+    return {
+        f"{split}/{row['fname']}": checked_box(_corners(row), where=str(file), first=1)
+        for row in _rows(file, "fname")
+    }
 
 
 # --- both --------------------------------------------------------------------------------------

@@ -15,14 +15,14 @@ from carspotter.files import write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from carspotter.train.recipe import Recipe
     from carspotter.train.run import RunFolder
+    from carspotter.train.schedule import Schedule
 
 Logger: TypeAlias = Callable[[Mapping[str, Any]], None]
 """Takes a line of metrics.jsonl."""
 
 
-def need_trackers(recipe: Recipe) -> None:
+def need_trackers(recipe: Schedule) -> None:
     """Look for the packages of what the recipe's `log_to` names, without importing them.
 
     Raises:
@@ -36,7 +36,7 @@ def need_trackers(recipe: Recipe) -> None:
 
 
 @contextlib.contextmanager
-def loggers(recipe: Recipe, folder: RunFolder, done: int, console: Console) -> Iterator[Logger]:
+def loggers(recipe: Schedule, folder: RunFolder, done: int, console: Console) -> Iterator[Logger]:
     """What the recipe's `log_to` names, opened; a resumed run goes on in the same place.
 
     A tracker that fails later on ends no run: that is said, and training goes on.
@@ -76,7 +76,7 @@ def _figures(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _tensorboard(recipe: Recipe, folder: RunFolder, done: int) -> Iterator[Logger]:
+def _tensorboard(recipe: Schedule, folder: RunFolder, done: int) -> Iterator[Logger]:
     """In the run folder."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -94,7 +94,7 @@ def _tensorboard(recipe: Recipe, folder: RunFolder, done: int) -> Iterator[Logge
 
 
 @contextlib.contextmanager
-def _mlflow(recipe: Recipe, folder: RunFolder, done: int) -> Iterator[Logger]:
+def _mlflow(recipe: Schedule, folder: RunFolder, done: int) -> Iterator[Logger]:
     """Where `MLFLOW_TRACKING_URI` points to, by MLflow's own settings; else in the run folder."""
     import mlflow
 
@@ -124,7 +124,7 @@ def _mlflow(recipe: Recipe, folder: RunFolder, done: int) -> Iterator[Logger]:
 
 
 @contextlib.contextmanager
-def _wandb(recipe: Recipe, folder: RunFolder, done: int) -> Iterator[Logger]:
+def _wandb(recipe: Schedule, folder: RunFolder, done: int) -> Iterator[Logger]:
     """By W&B's own settings; `WANDB_MODE=offline` keeps it in the run folder."""
     import wandb
 

@@ -22,9 +22,10 @@ from carspotter.data import (
 from carspotter.data.index import DataSet, fingerprint
 from carspotter.train import checkpoint
 from carspotter.train.augment import TrainingPictures
+from carspotter.train.classifier import ClassifierTask
 from carspotter.train.loggers import loggers, need_trackers
 from carspotter.train.model import CarClassifier
-from carspotter.train.processes import agree, make_fabric, one_message
+from carspotter.train.processes import agree, alike, make_fabric, one_message
 from carspotter.train.progress import counting
 from carspotter.train.run import RunFolder
 from carspotter.train.soup import best_size, greedy_soup
@@ -93,7 +94,7 @@ def _train(
     watch: Callable[[Mapping[str, Any]], None],
 ) -> None:
     need_trackers(recipe)
-    data = _alike(fabric, lambda: open_data_set(data_root))
+    data = alike(fabric, lambda: open_data_set(data_root))
     parts = training_parts(data, recipe.val_fraction, recipe.split_seed)
     named_parts = dict(zip(("train", "val"), parts, strict=True))
     agree(fabric, lambda: folder.check(recipe, named_parts, resume=resume), first=True)
@@ -115,9 +116,8 @@ def _train(
         "val_pictures": len(parts[1]),
         "fingerprint": fingerprint(parts[0]),
     }
-    trainer = Trainer(
-        recipe, fabric, data.class_names, targets, trained_on, folder, console, teachers
-    )
+    task = ClassifierTask(recipe, fabric, data.class_names, targets, trained_on, teachers)
+    trainer = Trainer(recipe, fabric, task, folder, console)
     if not resume:  # only now: a run that cannot start leaves no folder that bars the next try
         agree(fabric, lambda: folder.begin(recipe, data_root, named_parts), first=True)
     leave_out = _teller(folder, fabric, console)
@@ -133,6 +133,7 @@ def _train(
             lambda model: validation(model, recipe.eval_size),
             log or (lambda line: None),
             watch,
+            keep_epochs=recipe.soup,
         )
     # In the first process alone: the run folder need not lie where the others could read it.
     alone = replace(validation, fabric=None)
@@ -166,12 +167,6 @@ def _finish(
     tell(f"kept: {100 * found.val_accuracy:.2f} % on validation at {found.recipe.eval_size} px")
 
 
-def _alike(fabric: Fabric, work: Callable[[], DataSet]) -> DataSet:
-    """The same in all processes; where it fails, one message is enough."""
-    first = agree(fabric, work, first=False)
-    return work() if first is None else first
-
-
 def _decoded(
     fabric: Fabric, pictures: Sequence[Picture], recipe: Recipe, console: Console
 ) -> DecodedPictures:
@@ -181,8 +176,7 @@ def _decoded(
         with counting("decoding", console) as count:
             return decoded_pictures(pictures, recipe.area(), recipe.cache_side, progress=count)
 
-    first = agree(fabric, decode, first=False)
-    return decode() if first is None else first
+    return alike(fabric, decode)
 
 
 def _targets(

@@ -17,6 +17,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from carspotter.errors import RecipeError
 from carspotter.train.recipe import Recipe
+from carspotter.train.schedule import Schedule
 from carspotter.train.weights import pretrained_backbone
 
 
@@ -63,7 +64,7 @@ class CarClassifier(nn.Module):
             nn.Linear(features, classes),
         )
         self._test_flip = recipe.test_flip
-        self._frozen = self._freeze(recipe.freeze_stages)
+        self._frozen = freeze(self.backbone, recipe.freeze_stages)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes) of pictures (N, 3, S, S), RGB, 0 to 255, uint8 or float."""
@@ -97,22 +98,30 @@ class CarClassifier(nn.Module):
             module.eval()
         return self
 
-    def _freeze(self, stages: int) -> list[nn.Module]:
-        """Take the first stages out of training; returns the modules that stay in eval mode."""
-        if not stages:
-            return []
-        groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=True))
-        if stages > max(groups):
-            raise RecipeError(f"freeze_stages = {stages}: the backbone has {max(groups)} stages")
-        frozen = {name for group, names in groups.items() if group < stages for name in names}
-        for name, parameter in self.backbone.named_parameters():
-            parameter.requires_grad_(name not in frozen)
-        return [
-            module
-            for module in self.backbone.modules()
-            if (own := list(module.parameters(recurse=False)))
-            and not any(parameter.requires_grad for parameter in own)
-        ]
+
+def freeze(backbone: Any, stages: int) -> list[nn.Module]:
+    """Take the first stages of a timm model out of training.
+
+    Returns:
+        The modules that are to stay in eval mode.
+
+    Raises:
+        RecipeError: it has fewer stages.
+    """
+    if not stages:
+        return []
+    groups = group_parameters(backbone, backbone.group_matcher(coarse=True))
+    if stages > max(groups):
+        raise RecipeError(f"freeze_stages = {stages}: the backbone has {max(groups)} stages")
+    frozen = {name for group, names in groups.items() if group < stages for name in names}
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return [
+        module
+        for module in backbone.modules()
+        if (own := list(module.parameters(recurse=False)))
+        and not any(parameter.requires_grad for parameter in own)
+    ]
 
 
 def check_sizes(model: CarClassifier, recipe: Recipe) -> None:
@@ -133,8 +142,8 @@ def check_sizes(model: CarClassifier, recipe: Recipe) -> None:
             ) from error
 
 
-def make_optimizer(model: CarClassifier, recipe: Recipe, *, fused: bool = True) -> Optimizer:
-    """The recipe's optimiser over what is trained, where it can in one pass over all parameters.
+def make_optimizer(model: nn.Module, recipe: Schedule, *, fused: bool = True) -> Optimizer:
+    """The recipe's optimiser over a `backbone` and a `head`, in one pass where it has one.
 
     Each group has `lr_scale`, its share of the recipe's rate: 1 for the head, less for the
     backbone, and by `layer_decay` (arXiv:2106.08254) less the farther a layer lies from the head.
@@ -143,12 +152,13 @@ def make_optimizer(model: CarClassifier, recipe: Recipe, *, fused: bool = True) 
     grouped: Callable[..., list[dict[str, Any]]] = param_groups_weight_decay
     if recipe.layer_decay < 1:
         grouped = functools.partial(param_groups_layer_decay, layer_decay=recipe.layer_decay)
-    exempt: Collection[str] = getattr(model.backbone, "no_weight_decay", tuple)()
-    groups = grouped(model.backbone, recipe.weight_decay, no_weight_decay_list=exempt)
+    backbone, head = model.get_submodule("backbone"), model.get_submodule("head")
+    exempt: Collection[str] = getattr(backbone, "no_weight_decay", tuple)()
+    groups = grouped(backbone, recipe.weight_decay, no_weight_decay_list=exempt)
     for group in groups:
         group["lr_scale"] = recipe.backbone_lr_scale * group.get("lr_scale", 1.0)
-    head = param_groups_weight_decay(model.head, recipe.weight_decay)
-    groups += [{**group, "lr_scale": 1.0} for group in head]
+    own = param_groups_weight_decay(head, recipe.weight_decay)
+    groups += [{**group, "lr_scale": 1.0} for group in own]
     groups = [group for group in groups if group["params"]]
     match recipe.optimizer:
         case "sgd":

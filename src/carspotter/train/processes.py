@@ -16,7 +16,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import distributed
 
 from carspotter.errors import CarspotterError, UsageError
-from carspotter.train.recipe import Recipe
+from carspotter.train.schedule import Schedule
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ _PRECISIONS: dict[str, PrecisionName] = {
 }
 
 
-def choose_precision(recipe: Recipe, device: torch.device) -> PrecisionName:
+def choose_precision(recipe: Schedule, device: torch.device) -> PrecisionName:
     """Fabric's name of the precision that the recipe means on this device."""
     if recipe.precision in _PRECISIONS:
         return _PRECISIONS[recipe.precision]
@@ -43,7 +43,7 @@ def choose_precision(recipe: Recipe, device: torch.device) -> PrecisionName:
     return "bf16-mixed" if able.get("avx512_bf16") or able.get("amx_bf16") else "32-true"
 
 
-def make_fabric(recipe: Recipe, devices: int | None = None, nodes: int | None = None) -> Fabric:
+def make_fabric(recipe: Schedule, devices: int | None = None, nodes: int | None = None) -> Fabric:
     """Devices and precision; several devices train by DDP, on CPUs over gloo.
 
     Below `torchrun`, which has started the processes already, its numbers are taken.
@@ -126,6 +126,18 @@ def agree(fabric: Fabric, work: Callable[[], T], *, first: bool) -> T | None:
         if failure is not None:
             raise failure
     return value
+
+
+def alike(fabric: Fabric, work: Callable[[], T]) -> T:
+    """The same in all processes; the first of each node does it before the others.
+
+    What the first one leaves on disk, the others find there; where it fails, all fail.
+
+    Raises:
+        CarspotterError: what `work` raised.
+    """
+    first = agree(fabric, work, first=False)
+    return work() if first is None else first
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from rich.console import Console
 from carspotter.data import DataSet, Picture
 from carspotter.errors import DataError, RecipeError, UsageError
 from carspotter.files import replacing, write_text
-from carspotter.train.recipe import Recipe, differences, load_recipe
+from carspotter.train.schedule import Schedule, differences, read_recipe
 
 _VERSIONS_OF = ("carspotter", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
 
@@ -77,7 +77,7 @@ class RunFolder:
         return Path(json.loads((self.path / "about.json").read_text(encoding="utf-8"))["data"])
 
     def check(
-        self, recipe: Recipe, parts: Mapping[str, Sequence[Picture]], *, resume: bool
+        self, recipe: Schedule, parts: Mapping[str, Sequence[Picture]], *, resume: bool
     ) -> None:
         """Check that there is no run yet, or that it is this one; its teachers may be all of it.
 
@@ -94,14 +94,14 @@ class RunFolder:
             raise UsageError(f"{self.path} holds no run to resume")
         if not there.is_file():
             return
-        old = load_recipe(str(there))
+        old = read_recipe(type(recipe), str(there), {})
         if keys := differences(old, recipe):
             raise RecipeError(f"{there} is of another recipe; they differ in: {', '.join(keys)}")
         if self.read_split() != {p.key: part for part, ps in parts.items() for p in ps}:
             raise DataError(f"{self.path / 'split.csv'} is of other data; use another folder")
 
     def begin(
-        self, recipe: Recipe, data_root: Path, parts: Mapping[str, Sequence[Picture]]
+        self, recipe: Schedule, data_root: Path, parts: Mapping[str, Sequence[Picture]]
     ) -> None:
         """Make the folder. The recipe comes last: with it, the folder holds a run."""
         self.path.mkdir(parents=True, exist_ok=True)
@@ -130,10 +130,12 @@ class RunFolder:
                 break
         return lines
 
-    def write_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Replace metrics.jsonl, and curves.png drawn from it."""
+    def write_metrics(
+        self, lines: Sequence[Mapping[str, Any]], train_figure: str, score: str
+    ) -> None:
+        """Replace metrics.jsonl, and curves.png drawn from its losses and these two figures."""
         write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in lines))
-        _draw_curves(lines, self.path / "curves.png")
+        _draw_curves(lines, train_figure, score, self.path / "curves.png")
 
     def _write_split(self, parts: Mapping[str, Sequence[Picture]]) -> None:
         rows = [(p.key, p.label, name) for name, pictures in parts.items() for p in pictures]
@@ -170,7 +172,16 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _draw_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+_FIGURES = {
+    "accuracy": "top-1 accuracy",
+    "ap": "average precision",
+    "giou": "overlap of boxes (GIoU)",
+}
+
+
+def _draw_curves(
+    lines: Sequence[Mapping[str, Any]], train_figure: str, score: str, path: Path
+) -> None:
     # Slow to import, and a run's first epoch need not wait.
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -180,12 +191,11 @@ def _draw_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     epochs = [line["epoch"] for line in lines]
     left.plot(epochs, [line["train_loss"] for line in lines], label="training loss")
     left.plot(epochs, [line["val_loss"] for line in lines], label="validation loss")
-    right.plot(
-        epochs, [100 * line["train_accuracy"] for line in lines], label="training (augmented)"
-    )
-    right.plot(epochs, [100 * line["val_accuracy"] for line in lines], label="validation")
+    for split, key, name in (("train", train_figure, "training"), ("val", score, "validation")):
+        values = [100 * line[f"{split}_{key}"] for line in lines]
+        right.plot(epochs, values, label=f"{name}: {_FIGURES[key]}")
     left.set_ylabel("loss, nats")
-    right.set_ylabel("top-1 accuracy, %")
+    right.set_ylabel("%")
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,4 +1,4 @@
-"""The training loop: epochs over augmented pictures, averaged weights, validation, checkpoints."""
+"""The training loop: epochs, averaged weights, validation, checkpoints; of whatever is trained."""
 
 from __future__ import annotations
 
@@ -9,33 +9,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from carspotter.errors import ModelFileError, RecipeError, UsageError
 from carspotter.train import checkpoint
 from carspotter.train.allocator import keep_freed_memory
-from carspotter.train.augment import BatchMixer, EpochBatches, TrainingPictures, stream_seed
-from carspotter.train.loss import Objective
-from carspotter.train.model import (
-    CarClassifier,
-    check_sizes,
-    keep_depthwise_in_float32,
-    make_optimizer,
-)
+from carspotter.train.batches import stream_seed
+from carspotter.train.model import keep_depthwise_in_float32, make_optimizer
 from carspotter.train.processes import agree, loading_processes
 from carspotter.train.progress import TrainingBar
-from carspotter.train.recipe import Recipe
 from carspotter.train.run import RunFolder
+from carspotter.train.schedule import Schedule
+from carspotter.train.task import Task
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rich.console import Console
 
 
@@ -46,11 +39,11 @@ class Progress:
     Attributes:
         epoch: epochs done.
         step: steps done of the epoch under way.
-        best_accuracy: best validation accuracy so far, 0 to 1.
+        best_accuracy: best score on the validation part so far, 0 to 1.
         best_epoch: the epoch it was reached in, from 1.
         seconds: time spent so far, over all sessions of the run.
         loss_sum: sum of the loss over the steps of the epoch under way.
-        right: pictures of the epoch under way whose class was the most probable.
+        right: how right the pictures of the epoch under way were answered, summed.
         seen: pictures of the epoch under way.
         updates: optimiser steps of the whole run.
     """
@@ -61,12 +54,12 @@ class Progress:
     best_epoch: int = 0
     seconds: float = 0.0
     loss_sum: float = 0.0
-    right: int = 0
+    right: float = 0
     seen: int = 0
     updates: int = 0
 
 
-def lr_factor(recipe: Recipe, position: float) -> float:
+def lr_factor(recipe: Schedule, position: float) -> float:
     """Share of the peak learning rate: a linear warm-up, then a cosine down to the final share.
 
     Args:
@@ -81,48 +74,28 @@ def lr_factor(recipe: Recipe, position: float) -> float:
 
 
 class Trainer:
-    """Trains one classifier; its whole state goes into the run's last checkpoint.
+    """Trains the model of one task; its whole state goes into the run's last checkpoint.
 
     Args:
         recipe: how.
         fabric: launched; says on what.
-        class_names: in the order of the logits.
-        targets: (N,) class numbers of the training part.
-        trained_on: what the checkpoints say of the data.
+        task: what.
         folder: where checkpoints and metrics go.
         console: for messages.
-        teachers: to learn from, beside the labels.
-
-    Raises:
-        RecipeError: the recipe's model or weights cannot be had.
-        DataError: too few pictures for one step.
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        fabric: Fabric,
-        class_names: tuple[str, ...],
-        targets: NDArray[np.int64],
-        trained_on: dict[str, Any],
-        folder: RunFolder,
-        console: Console,
-        teachers: Sequence[CarClassifier] = (),
+        self, recipe: Schedule, fabric: Fabric, task: Task, folder: RunFolder, console: Console
     ) -> None:
         self.recipe = recipe
         self.fabric = fabric
-        self.class_names = class_names
-        self.trained_on = trained_on
+        self.task = task
         self.folder = folder
         self.console = console
         on_cpu = fabric.device.type == "cpu"
         if on_cpu:
             keep_freed_memory()
-        self.batches = EpochBatches(targets, recipe, fabric.global_rank, fabric.world_size)
-        torch.manual_seed(stream_seed(recipe.seed, 0))
-        self.model = CarClassifier(recipe, len(class_names))
-        check_sizes(self.model, recipe)
-        self.model.to(memory_format=torch.channels_last)
+        self.model = task.model.to(memory_format=torch.channels_last)
         self._precision = fabric.strategy.precision
         if on_cpu and isinstance(self._precision, MixedPrecision):
             keep_depthwise_in_float32(self.model)
@@ -137,16 +110,14 @@ class Trainer:
             if recipe.ema_decay
             else None
         )
-        self.mix = BatchMixer(recipe, len(class_names))
-        self.objective = Objective(recipe, len(class_names), targets, teachers).to(fabric.device)
         self.progress = Progress()
         self._clock = time.monotonic()
 
     @property
-    def result(self) -> CarClassifier:
+    def result(self) -> nn.Module:
         """The model that is validated and kept: the averaged weights, where there are any."""
         model = self.model if self.averaged is None else self.averaged.module
-        assert isinstance(model, CarClassifier)
+        assert isinstance(model, nn.Module)
         return model.eval()
 
     def resume(self) -> None:
@@ -186,35 +157,39 @@ class Trainer:
 
     def fit(
         self,
-        pictures: TrainingPictures,
-        validate: Callable[[CarClassifier], dict[str, float]],
+        pictures: Dataset[Any],
+        validate: Callable[[Any], dict[str, float]],
         log: Callable[[Mapping[str, Any]], None],
         watch: Callable[[Mapping[str, Any]], None],
+        *,
+        keep_epochs: int = 1,
     ) -> None:
         """Train to the end of the recipe, or until patience runs out.
 
         Args:
-            pictures: the training part.
-            validate: figures of a model on the validation part, `val_accuracy` among them.
+            pictures: the training part; takes a `Draw`.
+            validate: figures of a model on the validation part, the task's score among them as
+                `val_…`.
             log: called after each epoch, before its checkpoint is written: again in a run that was
                 killed there and resumed.
             watch: called after each epoch, once its checkpoint is written.
+            keep_epochs: above 1, the weights of so many best epochs are kept.
         """
         at, recipe = self.progress, self.recipe
         loader = self._loader(pictures)
         lines = [line for line in self.folder.read_metrics() if line["epoch"] <= at.epoch]
         self._clock = time.monotonic()
-        with TrainingBar(recipe.epochs * self.batches.steps, self.console) as bar:
+        with TrainingBar(recipe.epochs * self.task.batches.steps, self.console) as bar:
             while at.epoch < recipe.epochs and not self._out_of_patience():
-                self.batches.start_at(at.epoch, at.step)
+                self.task.batches.start_at(at.epoch, at.step)
                 line = self._epoch(loader, bar)
                 line |= validate(self._shared_result())
-                self._end_epoch(line["val_accuracy"])
+                self._end_epoch(line[self._score])
                 lines.append({"epoch": at.epoch, **line, "seconds": round(at.seconds, 1)})
                 if self.fabric.is_global_zero:
-                    self.folder.write_metrics(lines)
-                    self._keep_for_soup(lines)
-                    self._log(_epoch_text(lines[-1]))
+                    self.folder.write_metrics(lines, self.task.train_figure, self.task.score)
+                    self._keep_best(lines, keep_epochs)
+                    self._log(_epoch_text(lines[-1], self.task.score))
                     log(lines[-1])
                     # Last: a resumed run drops lines beyond the checkpoint, but writes none anew.
                     self._save_last()
@@ -224,25 +199,30 @@ class Trainer:
             f"{at.seconds / 60:.1f} minutes in all"
         )
 
-    def _loader(self, pictures: TrainingPictures) -> Iterable[tuple[Tensor, Tensor]]:
+    @property
+    def _score(self) -> str:
+        return f"val_{self.task.score}"
+
+    def _loader(self, pictures: Dataset[Any]) -> Iterable[Any]:
         loader = DataLoader(
             pictures,
-            batch_sampler=self.batches,
+            batch_sampler=self.task.batches,
             num_workers=loading_processes(self.fabric.device.type, self._processes_here()),
             persistent_workers=True,
             prefetch_factor=4,
+            collate_fn=self.task.collate,
             pin_memory=self.fabric.device.type == "cuda",
         )
         ready = self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
-        return cast("Iterable[tuple[Tensor, Tensor]]", ready)  # one loader in, one out
+        return cast("Iterable[Any]", ready)  # one loader in, one out
 
     def _processes_here(self) -> int:
         strategy = self.fabric.strategy
         return strategy.num_processes if isinstance(strategy, DDPStrategy) else 1
 
-    def _epoch(self, loader: Iterable[tuple[Tensor, Tensor]], bar: TrainingBar) -> dict[str, float]:
+    def _epoch(self, loader: Iterable[Any], bar: TrainingBar) -> dict[str, float]:
         """One pass over the training pictures, from the step at which the run stands."""
-        at, recipe, steps = self.progress, self.recipe, self.batches.steps
+        at, recipe, steps = self.progress, self.recipe, self.task.batches.steps
         size, seconds_before, seen_before = recipe.size_at(at.epoch), at.seconds, at.seen
         saved = time.monotonic()
         rate = 0.0
@@ -269,31 +249,26 @@ class Trainer:
             "size": size,
             "lr": self.optimizer.param_groups[-1]["lr"],
             "train_loss": at.loss_sum / steps,
-            "train_accuracy": at.right / max(1, at.seen),
+            f"train_{self.task.train_figure}": at.right / max(1, at.seen),
             "pictures_per_second": round(rate, 1),
         }
 
-    def _step(
-        self, parts: Sequence[tuple[Tensor, Tensor]], position: float
-    ) -> tuple[float, int, int]:
-        """One optimiser step; returns the loss, how many pictures were right, and of how many."""
+    def _step(self, parts: Sequence[Any], position: float) -> tuple[float, float, int]:
+        """One optimiser step; returns the loss, how right the pictures were, and how many."""
         recipe, at, fabric = self.recipe, self.progress, self.fabric
         torch.manual_seed(stream_seed(recipe.seed, 3, at.epoch, at.step, fabric.global_rank))
         factor = lr_factor(recipe, position)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * group["lr_scale"] * factor
         figures = torch.zeros(3, dtype=torch.float64)  # loss, right, seen
-        for number, (pictures, targets) in enumerate(parts):
-            batch = pictures.float().contiguous(memory_format=torch.channels_last)
-            mixed, goal = self.mix(batch, targets)
+        for number, batch in enumerate(parts):
             is_last = number + 1 == len(parts)
             with fabric.no_backward_sync(self.wrapped, enabled=not is_last):
-                logits = self.wrapped(mixed)
                 with fabric.autocast():
-                    loss = self.objective(logits, goal, mixed) / len(parts)
+                    found = self.task.loss(self.wrapped, batch)
+                loss = found.value / len(parts)
                 fabric.backward(loss)
-            right = int((logits.argmax(dim=1) == targets).sum())
-            figures += torch.tensor([loss.item(), right, len(targets)])
+            figures += torch.tensor([loss.item(), found.right, found.seen])
         figures = cast("Tensor", fabric.all_reduce(figures, reduce_op="sum")).cpu()
         value = float(figures[0]) / fabric.world_size
         if not math.isfinite(value):
@@ -314,9 +289,9 @@ class Trainer:
         at.updates += 1
         if self.averaged is not None and fabric.is_global_zero:
             self.averaged.update(self.model, step=at.updates)
-        return value, int(figures[1]), int(figures[2])
+        return value, float(figures[1]), int(figures[2])
 
-    def _shared_result(self) -> CarClassifier:
+    def _shared_result(self) -> nn.Module:
         """`result`, as the first process has it: batch norms of the others saw other pictures."""
         model = self.result
         if self.fabric.world_size > 1:
@@ -333,23 +308,15 @@ class Trainer:
             at.best_accuracy, at.best_epoch = accuracy, at.epoch
             self._save_result(self.folder.best, accuracy)
 
-    def _save_result(self, path: Path, accuracy: float) -> None:
+    def _save_result(self, path: Path, score: float) -> None:
         if self.fabric.is_global_zero:
-            found = checkpoint.Checkpoint(
-                model=self.result,
-                recipe=self.recipe,
-                class_names=self.class_names,
-                trained_on=self.trained_on,
-                epoch=self.progress.epoch,
-                val_accuracy=accuracy,
-            )
-            checkpoint.save_checkpoint(path, found)
+            self.task.save(path, self.result, self.progress.epoch, score)
 
-    def _keep_for_soup(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the best epochs' weights, as many as the recipe averages after training."""
-        if self.recipe.soup > 1:
-            self._save_result(self.folder.epoch(self.progress.epoch), lines[-1]["val_accuracy"])
-            best = sorted(lines, key=lambda line: -line["val_accuracy"])[: self.recipe.soup]
+    def _keep_best(self, lines: Sequence[Mapping[str, Any]], count: int) -> None:
+        """Keep the best epochs' weights, of which an average may be made after training."""
+        if count > 1:
+            self._save_result(self.folder.epoch(self.progress.epoch), lines[-1][self._score])
+            best = sorted(lines, key=lambda line: -line[self._score])[:count]
             self.folder.keep_epochs({line["epoch"] for line in best})
 
     def _save_last(self) -> None:
@@ -379,11 +346,9 @@ class Trainer:
         self._clock = now
 
 
-def _grouped(
-    loader: Iterable[tuple[Tensor, Tensor]], count: int
-) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def _grouped(loader: Iterable[Any], count: int) -> Iterator[list[Any]]:
     """Batches, `count` at a time; the loader has a multiple of them."""
-    parts: list[tuple[Tensor, Tensor]] = []
+    parts: list[Any] = []
     for batch in loader:
         parts.append(batch)
         if len(parts) == count:
@@ -391,9 +356,9 @@ def _grouped(
             parts = []
 
 
-def _epoch_text(line: dict[str, Any]) -> str:
+def _epoch_text(line: dict[str, Any], score: str) -> str:
     return (
         f"epoch {line['epoch']} at {line['size']} px: loss {line['train_loss']:.3f}, "
-        f"validation {100 * line['val_accuracy']:.2f} % (loss {line['val_loss']:.3f}), "
+        f"validation {100 * line[f'val_{score}']:.2f} % (loss {line['val_loss']:.3f}), "
         f"{line['pictures_per_second']:.0f} pictures/s, {line['seconds'] / 60:.1f} minutes so far"
     )

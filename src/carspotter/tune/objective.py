@@ -23,8 +23,8 @@ from carspotter.errors import CarspotterError, RecipeError, UsageError
 from carspotter.train import Recipe, checkpoint, load_recipe, train
 from carspotter.train.model import CarClassifier
 from carspotter.train.progress import counting
-from carspotter.train.recipe import differences
 from carspotter.train.run import RunFolder
+from carspotter.train.schedule import differences
 from carspotter.train.teachers import is_recipe
 from carspotter.tune.folder import StudyFolder
 from carspotter.tune.storage import Journal

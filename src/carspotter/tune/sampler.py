@@ -11,7 +11,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from carspotter.train.augment import stream_seed
+from carspotter.train.batches import stream_seed
 from carspotter.tune.space import SearchSpace
 
 _STREAM = 4

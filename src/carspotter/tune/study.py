@@ -18,7 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from carspotter.errors import UsageError
 from carspotter.files import write_text
-from carspotter.train.recipe import Recipe, differences
+from carspotter.train.recipe import Recipe
+from carspotter.train.schedule import differences
 from carspotter.tune.folder import StudyFolder
 from carspotter.tune.sampler import SeededTPE, make_pruner
 from carspotter.tune.space import SearchSpace

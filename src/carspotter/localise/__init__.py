@@ -1,0 +1,1 @@
+"""The localiser: where on a photo the cars are."""
