@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from carspotter.names import CarName
-    from carspotter.results import Answer, Candidate, Failure, Identification, ModelInfo
+    from carspotter.results import Answer, Candidate, Car, Failure, Identification, ModelInfo
     from carspotter.spotter import Spotter, load
 
 __version__ = metadata.version("carspotter")
@@ -43,6 +43,7 @@ _HOMES = {
     "CarName": "names",
     "Answer": "results",
     "Candidate": "results",
+    "Car": "results",
     "Failure": "results",
     "Identification": "results",
     "ModelInfo": "results",
@@ -53,6 +54,7 @@ _HOMES = {
 __all__ = [
     "Answer",
     "Candidate",
+    "Car",
     "CarName",
     "CarspotterError",
     "DataError",

@@ -66,6 +66,12 @@ class Decider:
                 return Answer(level, _at(first, level), best)
         return Answer("unknown", CarName("unknown"), best)
 
+    def unknown(self, logits: NDArray[np.float32]) -> Answer:
+        """The answer for logits (classes,) of what is no car."""
+        probabilities = softmax(logits[None], self._temperature)
+        best = float(np.nan_to_num(sum_groups(probabilities, self._groups["make"]).max()))
+        return Answer("unknown", CarName("unknown"), min(1.0, best))
+
 
 def _has(name: CarName, level: Level) -> bool:
     """Whether a name can be given at a level: one that no table splits has only its label."""

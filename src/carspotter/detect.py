@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from PIL import Image
 
 from carspotter.card import CARD_KEY, LocaliserCard, is_sealed, parse_localiser_card, unsealed
 from carspotter.errors import ModelFileError
 from carspotter.preprocess import Box, clip_box, to_input
+from carspotter.session import open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,7 @@ class Localiser:
 
     def __init__(self, path: Path, *, threads: int) -> None:
         data, _ = unsealed(path)
-        self._session = _session(data, path, threads)
+        self._session = open_session(data, path, threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if CARD_KEY not in metadata:
             raise ModelFileError(f"{path}: has no card; make it by `carspotter export`")
@@ -117,7 +117,7 @@ class YoloDetector:
             data = path.read_bytes()
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read ({error})") from error
-        self._session = _session(data, path, threads)
+        self._session = open_session(data, path, threads)
         self._path = path
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shape = inputs[0].shape
@@ -240,13 +240,3 @@ def _vehicles(
             found.append(Vehicle(box, float(score)))
     found.sort(key=lambda v: (v.box[0] - v.box[2]) * (v.box[3] - v.box[1]))
     return tuple(found[:MOST])
-
-
-def _session(data: bytes, path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(data, options, ["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions share no public base
-        raise ModelFileError(f"{path}: onnxruntime cannot load it ({error})") from error

@@ -85,6 +85,28 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Car:
+    """A further car on a photo.
+
+    Attributes:
+        answer: which car it is.
+        candidates: the most probable classes, best first.
+        box: where it is, in pixels of the upright photo.
+    """
+
+    answer: Answer
+    candidates: tuple[Candidate, ...]
+    box: Box
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "answer": self.answer.to_dict(),
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+            "box": list(self.box),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Identification:
     """The result for one photo.
 
@@ -95,6 +117,7 @@ class Identification:
         box: where the main car is, in pixels of the upright photo; None where the whole was taken.
         model: which model answered.
         error: why there is no answer; None if there is one.
+        others: the further cars, the largest first.
     """
 
     photo: str
@@ -103,6 +126,7 @@ class Identification:
     box: Box | None
     model: ModelInfo
     error: Failure | None = None
+    others: tuple[Car, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; the keys are part of the public contract."""
@@ -111,7 +135,7 @@ class Identification:
             "answer": None if self.answer is None else self.answer.to_dict(),
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "box": None if self.box is None else list(self.box),
-            "others": [],
+            "others": [car.to_dict() for car in self.others],
             "model": self.model.to_dict(),
             "error": None if self.error is None else self.error.to_dict(),
         }

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 import onnxruntime as ort
 
 from carspotter.card import CARD_KEY, Card, parse_card, unsealed
 from carspotter.decide import Decider
+from carspotter.detect import Detector, load_detector, with_margin
 from carspotter.errors import ModelFileError, PhotoError, UsageError
 from carspotter.photo import photo_name, read_photo
 from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
-from carspotter.results import Failure, Identification, ModelInfo
+from carspotter.results import Car, Failure, Identification, ModelInfo
+from carspotter.session import open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from carspotter.photo import PhotoSource, Pixels
 
-    _Waiting: TypeAlias = deque[tuple[str, Future[tuple[Pixels, Box | None]]]]
+    _Waiting: TypeAlias = deque[tuple[str, Future[list["_View"]]]]
 
 DEFAULT_MODEL = "stanford-cars-lite0"
+
+CropMode: TypeAlias = Literal["auto", "none"]
+"""`auto`: each vehicle that a detector finds is looked at by itself; `none`: the whole photo."""
 
 _BATCH = 8
 
@@ -39,11 +45,18 @@ def shipped_models() -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
-def load(model: str | os.PathLike[str] | None = None, *, threads: int | None = None) -> Spotter:
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    detector: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+) -> Spotter:
     """Load a model for recognition.
 
     Args:
         model: a shipped model's name or an ONNX file; by default the embedded model.
+        detector: an ONNX file that finds the vehicles on a photo, a localiser of carspotter's or
+            one in YOLO's form; by default each photo is looked at as a whole.
         threads: how many to compute with; by default one for each core.
 
     Raises:
@@ -56,14 +69,26 @@ def load(model: str | os.PathLike[str] | None = None, *, threads: int | None = N
     if not os.path.isfile(path):
         known = ", ".join(shipped) or "none"
         raise ModelFileError(f"{name}: neither a model file nor a shipped model ({known})")
-    return Spotter(path, threads=threads)
+    found = Spotter(path, threads=threads)
+    if detector is None:
+        return found
+    return found.with_detector(load_detector(detector, threads=threads or _cores()))
+
+
+class _View(NamedTuple):
+    """What the model looks at: its input, where that is on the photo, and whether it is a car."""
+
+    pixels: Pixels
+    box: Box | None
+    is_car: bool = True
 
 
 class Spotter:
-    """Names the car on photos. Holds no state that a call changes: one serves many threads.
+    """Names the cars on photos. Holds no state that a call changes: one serves many threads.
 
     Args:
         path: a model file.
+        detector: finds the vehicles on a photo; None: each photo is looked at as a whole.
         threads: how many to compute with; by default one for each core.
 
     Raises:
@@ -71,23 +96,20 @@ class Spotter:
         UsageError: a number of threads below 1.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, detector: Detector | None = None, threads: int | None = None
+    ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}")
         data, sha256 = unsealed(path)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or _cores()
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(data, options, ["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exceptions share no public base
-            raise ModelFileError(f"{path}: onnxruntime cannot load it ({error})") from error
+        self._session = open_session(data, path, threads or _cores())
         metadata = self._session.get_modelmeta().custom_metadata_map
         if CARD_KEY not in metadata:
             raise ModelFileError(f"{path}: has no card; make it by `carspotter export`")
         self.card: Card = parse_card(metadata[CARD_KEY], str(path))
         _check_graph(self._session, self.card, path)
         self._threads = threads or _cores()
+        self._detector = detector
         self.path = path
         self.info = ModelInfo(self.card.name, self.card.version, sha256)
         self._decider = Decider(self.card.classes, self.card.temperature, self.card.thresholds)
@@ -97,28 +119,39 @@ class Spotter:
         return cast("NDArray[np.float32]", self._session.run(["logits"], {"pixels": inputs})[0])
 
     def identify(
-        self, photo: PhotoSource, *, top_k: int = 5, box: Box | None = None
+        self,
+        photo: PhotoSource,
+        *,
+        top_k: int = 5,
+        box: Box | None = None,
+        crop: CropMode = "auto",
     ) -> Identification:
-        """Name the car on one photo.
+        """Name the cars on one photo.
 
         Args:
             photo: a path, bytes, file object, PIL image, or (H, W, 3) uint8 RGB array.
-            top_k: how many candidates to give.
+            top_k: how many candidates to give for each car.
             box: look only here; left, top, right, bottom in pixels of the upright photo.
+            crop: "auto": find the cars first, where there is a detector; "none": take the photo
+                as a whole.
 
         Raises:
             PhotoError: the photo cannot be used, or the box lies outside of it.
-            UsageError: `top_k` is below 1, or the box is turned around.
+            UsageError: `top_k` is below 1, the box is turned around, or another `crop`.
         """
-        _check_top_k(top_k)
-        _check_box(box)
-        pixels, area = self._input(photo, box)
-        return self._result(photo_name(photo), self.logits(pixels[None])[0], top_k, area)
+        _check(top_k, box, crop)
+        views = self._views(photo, box, crop)
+        return self._result(photo_name(photo), views, self._all_logits(views), top_k)
 
     def identify_many(
-        self, photos: Iterable[PhotoSource], *, top_k: int = 5, box: Box | None = None
+        self,
+        photos: Iterable[PhotoSource],
+        *,
+        top_k: int = 5,
+        box: Box | None = None,
+        crop: CropMode = "auto",
     ) -> Iterator[Identification]:
-        """Name the car on many photos, in order; decoding overlaps with recognition.
+        """Name the cars on many photos, in order; decoding overlaps with recognition.
 
         A photo that cannot be used gives a result with `error`; the others are not touched by it.
         Memory stays bounded, however many photos there are.
@@ -127,22 +160,29 @@ class Spotter:
             photos: as for `identify`; taken from the iterable as they are needed.
             top_k: how many candidates to give.
             box: look only here, in each photo.
+            crop: as for `identify`.
 
         Raises:
-            UsageError: `top_k` is below 1.
+            UsageError: as for `identify`.
         """
-        _check_top_k(top_k)
-        _check_box(box)
-        return self._identify_many(photos, top_k, box)
+        _check(top_k, box, crop)
+        return self._identify_many(photos, top_k, box, crop)
+
+    def with_detector(self, detector: Detector | None) -> Spotter:
+        """The same model behind another detector, or behind none."""
+        other = copy.copy(self)
+        other._detector = detector
+        return other
 
     def _identify_many(
-        self, photos: Iterable[PhotoSource], top_k: int, box: Box | None
+        self, photos: Iterable[PhotoSource], top_k: int, box: Box | None, crop: CropMode
     ) -> Iterator[Identification]:
         waiting: _Waiting = deque()
         with ThreadPoolExecutor(self._threads) as pool:
             try:
                 for photo in photos:
-                    waiting.append((photo_name(photo), pool.submit(self._input, photo, box)))
+                    job = pool.submit(self._views, photo, box, crop)
+                    waiting.append((photo_name(photo), job))
                     if len(waiting) >= 2 * _BATCH:
                         yield from self._finish(_take(waiting), top_k)
                 while waiting:
@@ -152,51 +192,89 @@ class Spotter:
                     job.cancel()
 
     def _finish(
-        self, batch: Sequence[tuple[str, Future[tuple[Pixels, Box | None]]]], top_k: int
+        self, batch: Sequence[tuple[str, Future[list[_View]]]], top_k: int
     ) -> Iterator[Identification]:
-        ready: dict[int, tuple[Pixels, Box | None]] = {}
+        ready: dict[int, list[_View]] = {}
         failures: dict[int, Failure] = {}
         for place, (_, job) in enumerate(batch):
             try:
                 ready[place] = job.result()
             except PhotoError as error:
                 failures[place] = Failure(error.code, str(error))
-        rows = iter(self.logits(np.stack([x for x, _ in ready.values()])) if ready else ())
+        rows = iter(self._all_logits([view for views in ready.values() for view in views]))
         for place, (name, _) in enumerate(batch):
             if place in failures:
-                yield Identification(name, None, (), None, self.info, failures[place])
+                failure = failures[place]
+                yield Identification(name, None, (), None, self.info, error=failure)
             else:
-                yield self._result(name, next(rows), top_k, ready[place][1])
+                views = ready[place]
+                yield self._result(name, views, [next(rows) for _ in views], top_k)
 
-    def _input(self, photo: PhotoSource, box: Box | None) -> tuple[Pixels, Box | None]:
-        """The model's input, and the part of the box that lies within the photo."""
+    def _all_logits(self, views: Sequence[_View]) -> list[NDArray[np.float32]]:
+        """Logits (classes,) of each view."""
+        found: list[NDArray[np.float32]] = []
+        for start in range(0, len(views), _BATCH):
+            found += list(self.logits(np.stack([v.pixels for v in views[start : start + _BATCH]])))
+        return found
+
+    def _views(self, photo: PhotoSource, box: Box | None, crop: CropMode) -> list[_View]:
+        """What to look at on a photo: at least one view, the main car's first."""
         pixels = read_photo(photo)
         if box is not None:
             box = clip_box(box, pixels.shape[1], pixels.shape[0])
             if box is None:
                 raise PhotoError("box_outside", f"{photo_name(photo)}: the box lies outside of it")
-            pixels = crop_to_box(pixels, box)
-        return to_input(pixels, self.card.input_size, self.card.resize), box
+            return [self._view(crop_to_box(pixels, box), box)]
+        if crop == "none" or self._detector is None:
+            return [self._view(pixels, None)]
+        height, width = pixels.shape[:2]
+        vehicles = self._detector.find(pixels)
+        if not vehicles:
+            return [self._view(pixels, None, is_car=False)]
+        return [
+            self._view(crop_to_box(pixels, with_margin(v.box, width, height)), v.box)
+            for v in vehicles
+        ]
+
+    def _view(self, pixels: Pixels, box: Box | None, *, is_car: bool = True) -> _View:
+        return _View(to_input(pixels, self.card.input_size, self.card.resize), box, is_car)
 
     def _result(
-        self, name: str, logits: NDArray[np.float32], top_k: int, box: Box | None
+        self,
+        name: str,
+        views: Sequence[_View],
+        logits: Sequence[NDArray[np.float32]],
+        top_k: int,
     ) -> Identification:
+        main, *further = [
+            (
+                (self._decider.answer if view.is_car else self._decider.unknown)(row),
+                self._decider.candidates(row, top_k),
+                view.box,
+            )
+            for view, row in zip(views, logits, strict=True)
+        ]
         return Identification(
             photo=name,
-            answer=self._decider.answer(logits),
-            candidates=self._decider.candidates(logits, top_k),
-            box=box,
+            answer=main[0],
+            candidates=main[1],
+            box=main[2],
             model=self.info,
+            others=tuple(Car(answer, best, box) for answer, best, box in further if box),
         )
 
 
-def _take(waiting: _Waiting) -> list[tuple[str, Future[tuple[Pixels, Box | None]]]]:
+def _take(waiting: _Waiting) -> list[tuple[str, Future[list[_View]]]]:
     return [waiting.popleft() for _ in range(min(_BATCH, len(waiting)))]
 
 
-def _check_box(box: Box | None) -> None:
+def _check(top_k: int, box: Box | None, crop: str) -> None:
+    if top_k < 1:
+        raise UsageError(f"top_k must be at least 1, not {top_k}")
     if box is not None and (box[0] >= box[2] or box[1] >= box[3]):
         raise UsageError(f"the box {box} must have left < right and top < bottom")
+    if crop not in get_args(CropMode):
+        raise UsageError(f"crop must be {' or '.join(get_args(CropMode))}, not {crop!r}")
 
 
 def _check_graph(session: ort.InferenceSession, card: Card, path: Path) -> None:
@@ -219,8 +297,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _check_top_k(top_k: int) -> None:
-    if top_k < 1:
-        raise UsageError(f"top_k must be at least 1, not {top_k}")

@@ -58,10 +58,21 @@ def identify(
         str | None,
         typer.Option(metavar="X1,Y1,X2,Y2", help="Look only here, in pixels of the upright photo."),
     ] = None,
+    crop: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none",
+            help="auto: find the cars first, where there is a detector; none: the whole photo.",
+        ),
+    ] = "auto",
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="An ONNX file that finds vehicles: a localiser, or a YOLO model."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Name the car on photos.
+    """Name the cars on photos.
 
     Example: carspotter identify holiday/ 'lot/*.jpg' --json > cars.jsonl
 
@@ -78,6 +89,8 @@ def identify(
             top=top,
             model=model,
             box=box,
+            crop=crop,
+            detector=detector,
             threads=threads,
             quiet=quiet,
         )

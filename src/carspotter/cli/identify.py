@@ -11,13 +11,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from PIL import Image
 
 from carspotter.errors import UsageError
 from carspotter.photo import PHOTO_ENDINGS
-from carspotter.spotter import load
+from carspotter.spotter import CropMode, load
 
 if TYPE_CHECKING:
     from carspotter.photo import PhotoSource
@@ -37,6 +37,8 @@ def run(
     top: int,
     model: str | None,
     box: str | None,
+    crop: str,
+    detector: Path | None,
     threads: int | None,
     quiet: bool,
 ) -> int:
@@ -48,16 +50,20 @@ def run(
     if "-" in photos and sys.stdin is None:
         raise UsageError("- stands for a photo on stdin, but stdin is closed")
     area = None if box is None else parse_box(box)
+    if crop not in get_args(CropMode):
+        raise UsageError(f"--crop {crop}: must be {' or '.join(get_args(CropMode))}")
+    mode = cast("CropMode", crop)
     # carspotter has a bound of its own, and says so where it is passed.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    spotter = load(model, threads=threads)
+    spotter = load(model, detector=detector, threads=threads)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be UTF-8; it is printed with escapes, and the run goes on.
         sys.stdout.reconfigure(errors="backslashreplace")
-    show = _printer(style)
+    looks_for_cars = detector is not None and area is None and mode == "auto"
+    show = _printer(style, looks_for_cars)
     failed = 0
     with _Counter(quiet) as count:
-        for found in spotter.identify_many(expand(photos), top_k=top, box=area):
+        for found in spotter.identify_many(expand(photos), top_k=top, box=area, crop=mode):
             failed += found.error is not None
             show(found)
             count()
@@ -118,14 +124,14 @@ def _or_itself(found: Iterator[str], argument: str) -> Iterator[str]:
     yield from found
 
 
-def _printer(style: Style) -> Callable[[Identification], None]:
+def _printer(style: Style, looks_for_cars: bool) -> Callable[[Identification], None]:
     if style == "json":
         return lambda found: print(json.dumps(found.to_dict(), ensure_ascii=False), flush=True)
     if style == "csv":
         writer = csv.DictWriter(sys.stdout, _CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
         return lambda found: writer.writerow(_csv_row(found))
-    return lambda found: print("\n".join(_text(found)), flush=True)
+    return lambda found: print("\n".join(_text(found, looks_for_cars)), flush=True)
 
 
 def _csv_row(found: Identification) -> dict[str, object]:
@@ -134,14 +140,22 @@ def _csv_row(found: Identification) -> dict[str, object]:
     return {"photo": found.photo, **answer, "error": error}
 
 
-def _text(found: Identification) -> list[str]:
+def _text(found: Identification, looks_for_cars: bool) -> list[str]:
     if found.answer is None:
         assert found.error is not None
         return [f"{found.photo}: error: {found.error.message.removeprefix(f'{found.photo}: ')}"]
+    if looks_for_cars and found.box is None:
+        return [f"{found.photo}: no car found"]
+    place = _place(found.box) if found.others else ""
     return [
-        f"{found.photo}: {_in_words(found.answer)}",
+        f"{found.photo}: {_in_words(found.answer)}{place}",
         *(f"  {100 * c.confidence:5.1f} %  {c.label}" for c in found.candidates),
+        *(f"  also: {_in_words(car.answer)}{_place(car.box)}" for car in found.others),
     ]
+
+
+def _place(box: Box | None) -> str:
+    return "" if box is None else f" at {','.join(map(str, box))}"
 
 
 def _in_words(answer: Answer) -> str:

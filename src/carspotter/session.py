@@ -1,0 +1,29 @@
+"""Opening a model in onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime as ort
+
+from carspotter.errors import ModelFileError
+
+
+def open_session(data: bytes, path: Path, threads: int) -> ort.InferenceSession:
+    """An onnxruntime session on the CPU.
+
+    Args:
+        data: the bytes of an ONNX file.
+        path: the file, for errors.
+        threads: how many to compute with.
+
+    Raises:
+        ModelFileError: onnxruntime cannot load it.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(data, options, ["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no public base
+        raise ModelFileError(f"{path}: onnxruntime cannot load it ({error})") from error
