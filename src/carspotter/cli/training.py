@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
+from carspotter.card import LocaliserCard
 from carspotter.errors import DataError, UsageError
-from carspotter.export import export_run
-from carspotter.localise.recipe import LocaliserRecipe, load_any_recipe
+from carspotter.export import Parity, export_localiser, export_run
+from carspotter.localise.recipe import LocaliserRecipe, is_localiser_recipe, load_any_recipe
 from carspotter.localise.training import train_localiser
 from carspotter.train import soup_of_runs, train
 from carspotter.train.processes import one_message
 from carspotter.train.progress import counting
+from carspotter.train.run import RunFolder
 
 
 def run_train(
@@ -65,13 +68,18 @@ def run_export(
     if not out.parent.is_dir():
         raise DataError(f"{out.parent}: no such folder")
     console = Console(stderr=True, quiet=quiet)
-    card, parity = export_run(
-        run,
-        out,
-        data_root=data,
-        notes="" if notes is None else _read(notes),
-        counting=lambda what: counting(what, console),
-    )
+
+    def count(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        return counting(what, console)
+
+    if is_localiser_recipe(RunFolder(run).recipe):
+        if notes is not None:
+            raise UsageError("--notes: the card of a localiser has none")
+        found, parity = export_localiser(run, out, data_root=data, counting=count)
+        _print_localiser(out, found, parity, as_json=as_json)
+        return
+    text = "" if notes is None else _read(notes)
+    card, parity = export_run(run, out, data_root=data, notes=text, counting=count)
     if as_json:
         print(json.dumps({"file": str(out), "parity": asdict(parity), "accuracy": card.accuracy}))
         return
@@ -82,6 +90,23 @@ def run_export(
     )
     measured = card.accuracy["measured"]
     print(f"top-1 accuracy {100 * measured['exact']['top1']:.2f} % ({measured['split']} split)")
+
+
+def _print_localiser(out: Path, card: LocaliserCard, parity: Parity, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"file": str(out), "parity": asdict(parity), "accuracy": card.accuracy}))
+        return
+    at = card.accuracy["validation"]
+    width, height = card.input_size
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {width} x {height} px")
+    print(
+        f"same vehicles as the checkpoint on {100 * parity.agreement:.1f} % of {parity.pictures} "
+        f"scenes; largest difference of a corner {parity.largest_difference:.1e} px"
+    )
+    print(
+        f"at a score of {card.threshold:.2f}: recall {100 * at['recall']:.0f} %, precision "
+        f"{100 * at['precision']:.0f} % (validation scenes)"
+    )
 
 
 def _read(notes: Path) -> str:

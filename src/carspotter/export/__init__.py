@@ -1,5 +1,6 @@
 """Export: a checkpoint becomes one ONNX file, refused if its answers would differ."""
 
+from carspotter.export.localiser_file import export_localiser
 from carspotter.export.onnx_file import Parity, export_run, to_onnx
 
-__all__ = ["Parity", "export_run", "to_onnx"]
+__all__ = ["Parity", "export_localiser", "export_run", "to_onnx"]

@@ -80,15 +80,30 @@ def to_onnx(model: CarClassifier, size: int) -> onnx.ModelProto:
         size: side of the square input, in pixels.
     """
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    outputs = ["logits", "embedding", "feature_map"]
+    return graph_of(_FileModel(model), (example,), outputs, ({0: torch.export.Dim("batch")},))
+
+
+def graph_of(
+    model: nn.Module, example: tuple[Tensor, ...], outputs: Sequence[str], dynamic: Any
+) -> onnx.ModelProto:
+    """A module as an ONNX model, whose one input is called `pixels`.
+
+    Args:
+        model: what is exported, in eval mode.
+        example: its input.
+        outputs: their names.
+        dynamic: which sizes of the input may vary, as torch.export wants it; None: none.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter speaks of its own deprecated insides
         program = torch.onnx.export(
-            _FileModel(model).eval(),
-            (example,),
+            model.eval(),
+            example,
             dynamo=True,
             input_names=["pixels"],
-            output_names=["logits", "embedding", "feature_map"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            output_names=outputs,
+            dynamic_shapes=dynamic,
             verbose=False,
         )
     assert program is not None
@@ -102,9 +117,14 @@ def to_onnx(model: CarClassifier, size: int) -> onnx.ModelProto:
 
 def with_card(model: onnx.ModelProto, card: Card) -> bytes:
     """The bytes of a model file: an ONNX model, its card, and the checksum over all."""
+    return sealed_with(model, card.to_json())
+
+
+def sealed_with(model: onnx.ModelProto, card: str) -> bytes:
+    """The bytes of a file of a card in JSON."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
-    onnx.helper.set_model_props(proto, {CARD_KEY: card.to_json()})
+    onnx.helper.set_model_props(proto, {CARD_KEY: card})
     onnx.checker.check_model(proto)
     return sealed(proto.SerializeToString())
 

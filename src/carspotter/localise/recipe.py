@@ -64,12 +64,13 @@ def load_any_recipe(name_or_file: str, changes: Sequence[str] = ()) -> Recipe | 
     Raises:
         RecipeError: no such recipe, no TOML, an unknown key or a value out of range.
     """
-    if name_or_file in shipped_localisers() or _is_localiser(Path(name_or_file)):
+    if name_or_file in shipped_localisers() or is_localiser_recipe(Path(name_or_file)):
         return load_localiser_recipe(name_or_file, changes)
     return load_recipe(name_or_file, changes)
 
 
-def _is_localiser(file: Path) -> bool:
+def is_localiser_recipe(file: Path) -> bool:
+    """Whether a recipe file, as it may lie in a run folder, is a localiser's."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8")).get("kind") == "localiser"
     except (OSError, ValueError):  # what is wrong with it, the reader of recipes says

@@ -12,12 +12,12 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
-from torchmetrics.detection import MeanAveragePrecision
 
 from carspotter.data import open_data_set, training_parts
 from carspotter.data.index import fingerprint
 from carspotter.errors import ModelFileError
 from carspotter.localise.composites import Scene, SceneParts
+from carspotter.localise.measure import Found, curve
 from carspotter.localise.model import LocaliserNetwork, Places
 from carspotter.localise.recipe import LocaliserRecipe
 from carspotter.localise.scenes import (
@@ -215,19 +215,16 @@ def _train(
 
 @torch.no_grad()
 def figures(network: LocaliserNetwork, scenes: Sequence[Scene]) -> dict[str, float]:
-    """Loss, and average precision at an intersection over union of one half, on drawn scenes."""
-    metric = MeanAveragePrecision(iou_thresholds=[0.5], max_detection_thresholds=[1, 10, 100])
+    """Loss, and average precision at an overlap of one half, on drawn scenes."""
     total = 0.0
+    found = []
     device = network.mean.device
     for scene in scenes:
         pixels = torch.from_numpy(scene.pixels).permute(2, 0, 1)[None].to(device).float()
-        truth = torch.from_numpy(scene.boxes).to(device)
         places: Places = network(pixels)
+        truth = torch.from_numpy(scene.boxes).to(device)
         total += float(sum(network.losses(places, [truth]).values()))
         boxes, scores = network.vehicles(places)
-        labels = torch.zeros(len(boxes), dtype=torch.int64, device=device)
-        metric.update(
-            [{"boxes": boxes, "scores": scores, "labels": labels}],
-            [{"boxes": truth, "labels": torch.zeros(len(truth), dtype=torch.int64, device=device)}],
-        )
-    return {"val_loss": total / len(scenes), "val_ap": float(metric.compute()["map_50"])}
+        found.append(Found(boxes.cpu().numpy(), scores.cpu().numpy()))
+    ap, _ = curve([scene.boxes for scene in scenes], found)
+    return {"val_loss": total / len(scenes), "val_ap": ap}
