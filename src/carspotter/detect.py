@@ -16,7 +16,7 @@ from PIL import Image
 
 from carspotter.card import CARD_KEY, LocaliserCard, is_sealed, parse_localiser_card, unsealed
 from carspotter.errors import ModelFileError
-from carspotter.preprocess import Box, clip_box, to_input
+from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
 from carspotter.session import open_session
 
 if TYPE_CHECKING:
@@ -200,6 +200,24 @@ def load_detector(file: str | os.PathLike[str], *, threads: int) -> Detector:
         raise ModelFileError(f"{path}: no such detector file")
     kind = Localiser if is_sealed(path) else YoloDetector
     return kind(path, threads=threads)
+
+
+def views(detector: Detector, pixels: Pixels) -> list[tuple[Pixels, Box]]:
+    """Each vehicle on a photo (H, W, 3) uint8 RGB: its part with the margin, and its box.
+
+    The largest comes first: it is the main car.
+    """
+    height, width = pixels.shape[:2]
+    return [
+        (crop_to_box(pixels, with_margin(vehicle.box, width, height)), vehicle.box)
+        for vehicle in detector.find(pixels)
+    ]
+
+
+def main_view(detector: Detector, pixels: Pixels) -> Pixels:
+    """The main car's part of a photo; the whole photo where no vehicle is found."""
+    found = views(detector, pixels)
+    return found[0][0] if found else pixels
 
 
 def with_margin(box: Box, width: int, height: int) -> Box:

@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from carspotter.card import CARD_KEY, Card, parse_card, unsealed
 from carspotter.decide import Decider
-from carspotter.detect import Detector, load_detector, with_margin
+from carspotter.detect import Detector, load_detector, views
 from carspotter.errors import ModelFileError, PhotoError, UsageError
 from carspotter.photo import photo_name, read_photo
 from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
@@ -227,14 +227,10 @@ class Spotter:
             return [self._view(crop_to_box(pixels, box), box)]
         if crop == "none" or self._detector is None:
             return [self._view(pixels, None)]
-        height, width = pixels.shape[:2]
-        vehicles = self._detector.find(pixels)
-        if not vehicles:
+        found = views(self._detector, pixels)
+        if not found:
             return [self._view(pixels, None, is_car=False)]
-        return [
-            self._view(crop_to_box(pixels, with_margin(v.box, width, height)), v.box)
-            for v in vehicles
-        ]
+        return [self._view(part, where) for part, where in found]
 
     def _view(self, pixels: Pixels, box: Box | None, *, is_car: bool = True) -> _View:
         return _View(to_input(pixels, self.card.input_size, self.card.resize), box, is_car)

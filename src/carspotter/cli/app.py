@@ -240,7 +240,15 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Folder to write metrics.json into.")] = None,
     crop: Annotated[
         str | None,
-        typer.Option(help="whole, or box where the data has boxes. Default: as it was trained."),
+        typer.Option(
+            metavar="auto|none|box",
+            help="auto: the main car that --detector finds; none: whole pictures; box: where the "
+            "data has boxes. Default: as it was trained.",
+        ),
+    ] = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="An ONNX file that finds vehicles: a localiser, or a YOLO model."),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -251,7 +259,16 @@ def evaluate(
     """
     with needs("evaluate", extra="train"):
         from carspotter.cli.evaluate import run
-    run(model, data, split, report, crop=crop, as_json=as_json, quiet=quiet)
+    run(
+        model,
+        data,
+        split,
+        report,
+        crop=crop,
+        detector=detector,
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import time
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from carspotter.data import Crop, DataSet, Picture, open_data_set
 from carspotter.data.index import fingerprint
+from carspotter.detect import load_detector, main_view
 from carspotter.errors import UsageError
 from carspotter.evaluate import Metrics, Predictions, Recogniser, measure, predict
 from carspotter.files import write_text
@@ -77,14 +79,20 @@ def run(
     report: Path | None,
     *,
     crop: str | None,
+    detector: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Measure, print, and write metrics.json where a report is asked for."""
-    if crop not in (None, "whole", "box"):
-        raise UsageError(f"--crop {crop}: must be whole or box")
+    if crop not in (None, "auto", "none", "box"):
+        raise UsageError(f"--crop {crop}: must be auto, none or box")
+    if (crop == "auto") != (detector is not None):
+        raise UsageError("--crop auto and --detector FILE need each other")
     subject = load_subject(model)
     area = subject.crop if crop is None else replace(subject.crop, to_box=crop == "box")
+    focus = None
+    if detector is not None:
+        focus = functools.partial(main_view, load_detector(detector, threads=1))
     data = open_data_set(data_root)
     pictures = _pictures(data, model, split)
     console = Console(stderr=True, quiet=quiet)
@@ -99,11 +107,13 @@ def run(
             size=subject.size,
             resize=subject.resize,
             crop=area,
+            focus=focus,
             progress=count,
         )
     seconds = time.monotonic() - started
     metrics = measure(found.logits, found.targets, subject.class_names)
-    result = _document(subject, data, split, area, found, metrics, seconds)
+    taken = "auto" if focus else f"box + {area.margin} px" if area.to_box else "whole"
+    result = _document(subject, data, split, taken, found, metrics, seconds)
     if report is not None:
         write_text(report / "metrics.json", json.dumps(result, indent=1) + "\n")
     if as_json:
@@ -128,7 +138,7 @@ def _document(
     subject: Subject,
     data: DataSet,
     split: str,
-    crop: Crop,
+    crop: str,
     found: Predictions,
     metrics: Sequence[Metrics],
     seconds: float,
@@ -140,7 +150,7 @@ def _document(
         "data": {
             "layout": data.layout,
             "split": split,
-            "crop": f"box + {crop.margin} px" if crop.to_box else "whole",
+            "crop": crop,
             "pictures": len(found.pictures),
             "fingerprint": fingerprint(found.pictures),
         },

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
     Recogniser: TypeAlias = Callable[[Pixels], NDArray[np.float32]]
     """(N, S, S, 3) uint8 RGB in, logits (N, classes) out."""
+
+    Focus: TypeAlias = Callable[[Pixels], Pixels]
+    """A picture in, the part of it to look at out; called from several threads."""
 else:
-    Recogniser = Callable
+    Recogniser = Focus = Callable
 
 
 WHOLE = Crop()
@@ -81,6 +84,7 @@ def predict(
     size: int,
     resize: ResizeMode = "squash",
     crop: Crop = WHOLE,
+    focus: Focus | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Predictions:
@@ -93,6 +97,7 @@ def predict(
         size: side of the input, in pixels.
         resize: how pictures are brought to it.
         crop: which part of each picture is taken.
+        focus: which part of that is looked at; None: all of it.
         batch_size: pictures at a time.
         progress: called with the number done and the total.
 
@@ -107,6 +112,7 @@ def predict(
         size=size,
         resize=resize,
         crop=crop,
+        focus=focus,
         batch_size=batch_size,
         progress=progress,
     )
@@ -121,6 +127,7 @@ def predict_share(
     size: int,
     resize: ResizeMode = "squash",
     crop: Crop = WHOLE,
+    focus: Focus | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PartialPredictions:
@@ -129,7 +136,7 @@ def predict_share(
     places: list[int] = []
     broken: dict[str, str] = {}
     starts = range(share.rank * batch_size, len(pictures), share.of * batch_size)
-    for start, batch in _batches(pictures, starts, size, resize, crop, batch_size):
+    for start, batch in _batches(pictures, starts, size, resize, crop, focus, batch_size):
         good = [(place, x) for place, x in batch if not isinstance(x, PhotoError)]
         broken |= {pictures[place].key: str(x) for place, x in batch if isinstance(x, PhotoError)}
         if good:
@@ -178,6 +185,7 @@ def _batches(
     size: int,
     resize: ResizeMode,
     crop: Crop,
+    focus: Focus | None,
     batch_size: int,
 ) -> Iterator[tuple[int, list[tuple[int, Pixels | PhotoError]]]]:
     """Decoded batches; the next one is decoded while the caller works on this one."""
@@ -188,7 +196,7 @@ def _batches(
             pixels = read_pixels(pictures[place], reader, crop)
         except PhotoError as error:
             return place, error
-        return place, to_input(pixels, size, resize)
+        return place, to_input(pixels if focus is None else focus(pixels), size, resize)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
 
