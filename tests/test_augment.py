@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from carspotter.data import Crop, DecodedPictures, Picture, decoded_pictures
 from carspotter.errors import DataError
 from carspotter.train import Recipe
-from carspotter.train.augment import BatchMixer, TrainingPictures
+from carspotter.train.augment import BatchMixer, TrainingPictures, augmentation
 from carspotter.train.batches import Draw, EpochBatches, even_chances, stream_seed
 
 # From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
@@ -133,8 +133,10 @@ def drawn(decoded: DecodedPictures, **changes: Any) -> list[torch.Tensor]:
         {"rotation": 20.0},
         {"jitter": 0.4},
         {"crop_scale": (0.3, 0.5)},
+        {"loose": 1.0},
+        {"poor": 1.0},
     ],
-    ids=["randaugment", "trivialaugment", "erasing", "rotation", "jitter", "crop"],
+    ids=["randaugment", "trivialaugment", "erasing", "rotation", "jitter", "crop", "loose", "poor"],
 )
 def test_each_augmentation_changes_pictures(
     decoded: DecodedPictures, changes: dict[str, Any]
@@ -164,6 +166,30 @@ def test_erasing_fills_one_rectangle_with_grey(decoded: DecodedPictures) -> None
         erased = after[:, top : bottom + 1, left : right + 1]
         assert (erased == 127).all()
         assert 0.01 * 32**2 <= erased[0].numel() <= 0.4 * 32**2
+
+
+def test_a_loose_view_shows_the_whole_car_smaller() -> None:
+    picture = torch.zeros(3, 60, 80, dtype=torch.uint8)
+    picture[:, 20:40, 30:50] = 255
+    loose = augmentation(recipe(**{**PLAIN, "loose": 1.0}), 64)
+    torch.manual_seed(0)
+    shares = [float((loose(picture) > 127).float().mean()) for _ in range(40)]
+    whole = 20 * 20 / (60 * 80)
+    assert max(shares) < 1.1 * whole
+    assert min(shares) < 0.6 * whole
+    assert min(shares) > 0.3 * whole  # at most 35 % more on each side
+
+
+def test_a_poor_camera_takes_pictures_in_many_ways() -> None:
+    picture = torch.arange(3 * 64 * 64).reshape(3, 64, 64).remainder(251).to(torch.uint8)
+    poor = augmentation(recipe(**{**PLAIN, "crop_aspect": (1.0, 1.001), "poor": 1.0}), 64)
+    torch.manual_seed(0)
+    found = [poor(picture) for _ in range(60)]
+    grey = sum(torch.equal(p[0], p[1]) and torch.equal(p[1], p[2]) for p in found)
+    dark = sum(float(p.float().mean()) < 0.65 * float(picture.float().mean()) for p in found)
+    assert 2 <= grey <= 20
+    assert 2 <= dark <= 20
+    assert len({p.numpy().tobytes() for p in found}) > 40
 
 
 def test_share_of_erased_pictures(decoded: DecodedPictures) -> None:

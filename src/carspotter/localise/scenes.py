@@ -19,6 +19,7 @@ from carspotter.data.stanford import original_boxes
 from carspotter.errors import DataError
 from carspotter.localise.composites import Scene, SceneParts, draw_scene
 from carspotter.localise.recipe import LocaliserRecipe
+from carspotter.train.augment import JpegCompression
 from carspotter.train.batches import Draw, stream_seed
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def look(recipe: LocaliserRecipe) -> v2.Compose:
             v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter),
             v2.RandomGrayscale(recipe.grey),
             v2.RandomApply([v2.GaussianBlur(5, (0.3, 2.0))], recipe.blur),
-            v2.RandomApply([v2.JPEG((25, 90))], recipe.jpeg),
+            v2.RandomApply([JpegCompression(25, 90)], recipe.jpeg),
         ]
     )
 

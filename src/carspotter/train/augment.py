@@ -7,11 +7,13 @@ number of workers nor a resumed run changes what the model sees.
 from __future__ import annotations
 
 import functools
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
@@ -51,7 +53,9 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
 @functools.cache
 def augmentation(recipe: Recipe, size: int) -> v2.Compose:
     """(3, H, W) uint8 in, (3, size, size) uint8 out."""
-    steps: list[torch.nn.Module] = []
+    steps: list[nn.Module] = []
+    if recipe.loose:
+        steps.append(v2.RandomApply([_Loose()], recipe.loose))
     if recipe.rotation:
         # The ground that a rotation uncovers is grey, the mean of most weights' inputs.
         steps.append(v2.RandomRotation(recipe.rotation, v2.InterpolationMode.BILINEAR, fill=127.0))
@@ -72,9 +76,66 @@ def augmentation(recipe: Recipe, size: int) -> v2.Compose:
         steps.append(v2.TrivialAugmentWide(fill=[127.0] * 3))
     if recipe.jitter:
         steps.append(v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter))
+    if recipe.poor:
+        steps.append(v2.RandomApply([poor_camera()], recipe.poor))
     if recipe.erasing:
         steps.append(v2.RandomErasing(recipe.erasing, value=[127.0] * 3))
     return v2.Compose(steps)
+
+
+class _Loose(nn.Module):
+    """More around the picture, each side by up to 35 % of it: what is there is its mirror image."""
+
+    def forward(self, picture: Tensor) -> Tensor:
+        height, width = picture.shape[-2:]
+        shares = (0.35 * torch.rand(4)).tolist()
+        sides = (width, height, width, height)
+        margins = [int(share * side) for share, side in zip(shares, sides, strict=True)]
+        padded: Tensor = v2.functional.pad(picture, margins, padding_mode="reflect")
+        return padded
+
+
+class _Coarse(nn.Module):
+    """The picture with less detail, as a small or distant car has it."""
+
+    def forward(self, picture: Tensor) -> Tensor:
+        share = float(torch.empty(()).uniform_(0.2, 0.6))
+        small = v2.functional.resize(picture, [max(8, int(s * share)) for s in picture.shape[-2:]])
+        back: Tensor = v2.functional.resize(small, list(picture.shape[-2:]))
+        return back
+
+
+class JpegCompression(nn.Module):
+    """(3, H, W) uint8, compressed at a quality between two, of 1 to 95, and decoded again.
+
+    By Pillow: torchvision's own is deprecated.
+    """
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__()
+        self._low, self._high = low, high
+
+    def forward(self, picture: Tensor) -> Tensor:
+        quality = int(torch.randint(self._low, self._high + 1, ()))
+        buffer = io.BytesIO()
+        pixels = picture.permute(1, 2, 0).contiguous().numpy()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+        return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
+
+
+def poor_camera() -> v2.RandomChoice:
+    """One of: few pixels, blur, strong compression, the dark, glare, no colour, noise."""
+    return v2.RandomChoice(
+        [
+            _Coarse(),
+            v2.GaussianBlur(7, (0.8, 2.5)),
+            JpegCompression(8, 50),
+            v2.ColorJitter(brightness=(0.2, 0.6)),
+            v2.ColorJitter(brightness=(1.3, 2.0), contrast=(0.4, 0.9)),
+            v2.Grayscale(3),
+            v2.GaussianNoise(sigma=0.08),
+        ]
+    )
 
 
 class BatchMixer:
@@ -82,7 +143,7 @@ class BatchMixer:
 
     def __init__(self, recipe: Recipe, classes: int) -> None:
         self._probability = recipe.mix_probability
-        mixers: list[torch.nn.Module] = []
+        mixers: list[nn.Module] = []
         if recipe.mixup_alpha:
             mixers.append(v2.MixUp(alpha=recipe.mixup_alpha, num_classes=classes))
         if recipe.cutmix_alpha:

@@ -53,6 +53,10 @@ class Recipe(Schedule):
     jitter: float = Field(0.3, ge=0, le=1, description="of brightness, contrast and saturation")
     auto_augment: Literal["none", "randaugment", "trivialaugment"] = "none"
     magnitude: int = Field(9, ge=0, le=30, description="of randaugment")
+    loose: float = Field(0.0, ge=0, le=1, description="share of pictures with more around the car")
+    poor: float = Field(
+        0.0, ge=0, le=1, description="share of pictures as a poor camera or poor light gives them"
+    )
     erasing: float = Field(0.0, ge=0, le=1, description="share of pictures with a part erased")
     mix_probability: float = Field(0.3, ge=0, le=1, description="share of batches mixed")
     mixup_alpha: float = Field(0.2, ge=0)
