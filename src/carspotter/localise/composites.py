@@ -136,12 +136,12 @@ def _pasted(
     boxes: list[NDArray[np.float64]] = []
     for car in rng.permutation([*cars, *([-1] * others)]):
         image, aspect, place = _to_paste(rng, parts, int(car))
-        spot = _free_spot(rng, boxes, place, aspect * squeeze, width, height)
+        spot = free_spot(rng, boxes, place, aspect * squeeze, (width, height))
         if spot is None:
             continue
-        _paste(rng, ground, image, spot)
+        paste(rng, ground, image, spot)
         if car >= 0:
-            boxes.append(_placed(place, spot, width, height))
+            boxes.append(placed(place, spot, (width, height)))
     return _flipped(rng, np.asarray(ground), np.array(boxes, np.float32).reshape(-1, 4))
 
 
@@ -172,23 +172,33 @@ def _to_paste(
     return Image.fromarray(parts.cars[car]), aspect, parts.places[car].astype(np.float64)
 
 
-def _free_spot(
+def free_spot(
     rng: np.random.Generator,
-    boxes: list[NDArray[np.float64]],
+    boxes: Sequence[NDArray[np.float64]],
     place: NDArray[np.float64],
     aspect: float,
-    width: int,
-    height: int,
+    size: tuple[int, int],
+    widths: tuple[float, float] = (0.07, 1.0),
 ) -> tuple[int, int, int, int] | None:
-    """Left, top, width, height of a spot where the thing is seen and hides no car; None if none."""
+    """Left, top, width, height of a spot where the thing is seen and hides no car; None if none.
+
+    Args:
+        rng: all chance comes from it.
+        boxes: (4,) of the cars that are there.
+        place: (4,) of the thing in its picture, as shares.
+        aspect: width to height of its picture.
+        size: width and height of the scene, in pixels.
+        widths: bounds of its picture's width, as shares of the scene's; drawn log-uniformly.
+    """
+    width, height = size
     for _ in range(12):
-        w = width * float(np.exp(rng.uniform(np.log(0.07), np.log(1.0))))
+        w = width * float(np.exp(rng.uniform(*np.log(widths))))
         h = w / aspect
         if h > height:
             w, h = height * aspect, float(height)
         left, top = rng.uniform(-0.4 * w, width - 0.6 * w), rng.uniform(-0.4 * h, height - 0.6 * h)
         spot = (round(left), round(top), max(2, round(w)), max(2, round(h)))
-        box = _placed(place, spot, width, height)
+        box = placed(place, spot, size)
         whole = np.prod((place[2:] - place[:2]) * np.array(spot[2:]))
         seen = _area(box)
         if min(box[2] - box[0], box[3] - box[1]) < LEAST_SIDE or seen < LEAST_VISIBLE * whole:
@@ -198,22 +208,23 @@ def _free_spot(
     return None
 
 
-def _placed(
-    place: NDArray[np.float64], spot: tuple[int, int, int, int], width: int, height: int
+def placed(
+    place: NDArray[np.float64], spot: tuple[int, int, int, int], size: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """The part of the thing that lies within the picture."""
+    """(4,) the part of the thing that lies within a scene of a size, in pixels."""
     left, top, w, h = spot
     corners = np.array([left, top, left, top]) + place * np.array([w, h, w, h])
-    inside: NDArray[np.float64] = np.clip(corners, 0, [width, height, width, height])
+    inside: NDArray[np.float64] = np.clip(corners, 0, [*size, *size])
     return inside
 
 
-def _paste(
+def paste(
     rng: np.random.Generator,
     ground: Image.Image,
     image: Image.Image,
     spot: tuple[int, int, int, int],
 ) -> None:
+    """Paste a picture into a scene, scaled to its spot, with an edge and a brightness by chance."""
     left, top, w, h = spot
     scaled = image.resize((w, h), Image.Resampling.BILINEAR)
     gain = float(rng.uniform(0.6, 1.3))

@@ -50,7 +50,7 @@ def scene_parts(
     has_boxes = all(picture.box is not None for picture in pictures)
     crop = Crop(has_boxes, recipe.box_margin)
     cars = decoded_pictures(pictures, crop, recipe.cache_side, progress=progress)
-    sizes, places = _geometry(data, [pictures[n] for n in cars.kept], cars.shapes, recipe)
+    sizes, places = geometry(data, [pictures[n] for n in cars.kept], cars.shapes, recipe.box_margin)
     grounds = [p for p in read_backgrounds(Path(recipe.backgrounds)) if part_of(p) == part]
     if not grounds:
         raise DataError(f"{recipe.backgrounds}: too few pictures, none is left for {part}")
@@ -78,21 +78,28 @@ def scene_parts(
     )
 
 
-def _geometry(
-    data: DataSet,
-    pictures: Sequence[Picture],
-    shapes: NDArray[np.int32],
-    recipe: LocaliserRecipe,
+def geometry(
+    data: DataSet, pictures: Sequence[Picture], shapes: NDArray[np.int32], margin: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Size of each car's picture before it was squeezed, and where in it the car is, as shares."""
+    """How pictures of one car each looked before they were squeezed.
+
+    Args:
+        data: their data set.
+        pictures: of one split.
+        shapes: (N, 2) height and width of each, in pixels.
+        margin: pixels of the photo that they have kept around the car.
+
+    Returns:
+        (N, 2) width and height of each before it was squeezed, and (N, 4) where in it the car is,
+        as shares. Of a picture whose box is not known: its own size, and all of it.
+    """
     known = {p.key: p.box for p in pictures if p.box is not None} or original_boxes(
-        data.root, "train"
+        data.root, pictures[0].split
     )
-    margin = recipe.box_margin
     sizes, places = [], []
     for picture, (height, width) in zip(pictures, shapes, strict=True):
         box = known.get(picture.key)
-        if box is None:  # nothing is known of it: the whole picture is the car
+        if box is None:
             sizes.append((float(width), float(height)))
             places.append((0.0, 0.0, 1.0, 1.0))
             continue

@@ -129,7 +129,8 @@ def load_localiser(path: Path) -> TrainedLocaliser:
             content["val_ap"],
         )
     except (KeyError, ValueError, RuntimeError) as error:
-        raise ModelFileError(f"{path}: not a localiser of this version ({error!r})") from error
+        reason = str(error).splitlines()[0]
+        raise ModelFileError(f"{path}: not a localiser of this version ({reason})") from error
     return found
 
 

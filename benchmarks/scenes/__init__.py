@@ -1,0 +1,1 @@
+"""How well carspotter does on whole scenes, beside neat crops."""
