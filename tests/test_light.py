@@ -32,6 +32,7 @@ BROUGHT_BY_TYPER = {"pydantic"}
 PUBLIC = {
     "Answer",
     "Candidate",
+    "Car",
     "CarName",
     "CarspotterError",
     "DataError",
