@@ -19,7 +19,7 @@ from torchvision.ops import box_iou
 import carspotter as package
 from carspotter.detect import Localiser
 from carspotter.errors import ModelFileError, RecipeError
-from carspotter.localise.measure import Found, best_setting, curve
+from carspotter.localise.measure import Found, best_setting, curve, large_enough, shorter_side
 from carspotter.localise.model import LocaliserNetwork
 from carspotter.localise.recipe import (
     LocaliserRecipe,
@@ -309,6 +309,23 @@ def test_the_curve_of_known_boxes() -> None:
     apart = [np.zeros((0, 4), np.float32), np.array([[0, 0, 60, 60]], np.float32)]
     assert curve(truth, [right, wrong], apart)[0] == pytest.approx(1)
     assert best_setting(truth, [none, none]).recall == 0
+
+
+def test_small_vehicles_are_put_aside() -> None:
+    truth = np.array([[0, 0, 50, 50], [60, 60, 70, 90]], np.float32)
+    boxes = [[0, 0, 50, 12], [0, 0, 50, 52], [60, 60, 70, 90], [80, 0, 90, 9], [80, 0, 99, 19]]
+    found = Found(np.array(boxes, np.float32), np.linspace(0.9, 0.5, 5, dtype=np.float32))
+    counted = large_enough(truth, found, 14, shorter_side)
+    assert counted.truth.tolist() == truth[:1].tolist()
+    assert counted.ignored.tolist() == truth[1:].tolist()
+    # A narrow box counts only where it lies on a vehicle that does.
+    assert counted.found.boxes.tolist() == [boxes[1], boxes[4]]
+    assert counted.found.scores.tolist() == pytest.approx([0.8, 0.5])
+    on_it = Found(np.array([[0, 0, 13, 26]], np.float32), np.array([0.9], np.float32))
+    wide = np.array([[0, 0, 14, 28]], np.float32)
+    assert len(large_enough(wide, on_it, 14, shorter_side).found.boxes) == 1
+    none = np.zeros((0, 4), np.float32)
+    assert len(large_enough(none, found, 14, shorter_side).found.boxes) == 2
 
 
 def test_losses_fall_to_nothing_on_a_perfect_answer() -> None:

@@ -18,7 +18,7 @@ from carspotter import Identification, Spotter
 from carspotter.data import Crop, decoded_pictures
 from carspotter.data.scenes import read_frames
 from carspotter.detect import Localiser
-from carspotter.localise.measure import OVERLAP, Found, curve
+from carspotter.localise.measure import OVERLAP, Found, curve, large_enough
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,13 +113,10 @@ def streets(localiser: Localiser, file: Path) -> dict[str, Any]:
     for number, place in enumerate(pixels.kept):
         frame, picture = frames[place], pixels[number]
         least = LEAST_WIDTH * picture.shape[1] / WIDEST
-        widths = frame.vehicles[:, 2] - frame.vehicles[:, 0]
-        counted = frame.vehicles[widths >= least]
-        truth.append(counted)
-        ignored.append(np.concatenate([frame.vehicles[widths < least], frame.ignored]))
-        boxes, scores = localiser.boxes(picture)
-        kept = (boxes[:, 2] - boxes[:, 0] >= least) | _on_any(boxes, counted)
-        found.append(Found(boxes[kept], scores[kept]))
+        seen = large_enough(frame.vehicles, Found(*localiser.boxes(picture)), least, _width)
+        truth.append(seen.truth)
+        found.append(seen.found)
+        ignored.append(np.concatenate([seen.ignored, frame.ignored]))
     ap, settings = curve(truth, found, ignored)
     good = [s for s in settings if s.precision >= 0.8]
     return {
@@ -131,12 +128,9 @@ def streets(localiser: Localiser, file: Path) -> dict[str, Any]:
     }
 
 
-def _on_any(boxes: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.bool_]:
-    if not len(truth) or not len(boxes):
-        return np.zeros(len(boxes), bool)
-    overlap = box_iou(torch.from_numpy(boxes), torch.from_numpy(truth)).max(dim=1).values
-    on_any: NDArray[np.bool_] = overlap.numpy() >= OVERLAP
-    return on_any
+def _width(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    width: NDArray[np.float32] = boxes[:, 2] - boxes[:, 0]
+    return width
 
 
 def cost(spotter: Spotter, photos: Sequence[bytes], rounds: int) -> dict[str, Any]:

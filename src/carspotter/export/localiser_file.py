@@ -20,7 +20,13 @@ from carspotter.errors import DataError, ExportError
 from carspotter.export.onnx_file import Counter, Parity, graph_of, sealed_with
 from carspotter.files import replacing
 from carspotter.localise.composites import Scene
-from carspotter.localise.measure import Found, best_setting
+from carspotter.localise.measure import (
+    LEAST_COUNTED,
+    Found,
+    best_setting,
+    large_enough,
+    shorter_side,
+)
 from carspotter.localise.model import LocaliserNetwork
 from carspotter.localise.scenes import scene_parts, scene_size, validation_scenes
 from carspotter.localise.training import TrainedLocaliser, load_localiser
@@ -75,7 +81,11 @@ def export_localiser(
     scenes = _scenes(run, trained, data_root)
     with counting("checkpoint") as count:
         expected = [_answer(trained.network, scene) for scene in _counted(scenes, count)]
-    setting = best_setting([scene.boxes for scene in scenes], expected)
+    counted = [
+        large_enough(scene.boxes, found, LEAST_COUNTED, shorter_side)
+        for scene, found in zip(scenes, expected, strict=True)
+    ]
+    setting = best_setting(*zip(*counted, strict=True))
     card = LocaliserCard(
         name=trained.recipe.name,
         version=__version__,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torchmetrics.detection import MeanAveragePrecision
+from torchvision.ops import box_iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OVERLAP = 0.5
 """A box is right that overlaps a true one by as much (intersection over union)."""
+
+
+LEAST_COUNTED = 14.0
+"""Vehicles with a shorter side, in pixels of the input, choose no epoch and no threshold: who chose
+by them would choose what guesses at specks."""
 
 
 class Found(NamedTuple):
@@ -88,9 +94,50 @@ def curve(
     return float(figures["map_50"]), settings
 
 
-def best_setting(truth: Sequence[NDArray[np.float32]], found: Sequence[Found]) -> Setting:
-    """The setting of the best F1, the harmonic mean of precision and recall."""
-    _, settings = curve(truth, found)
+class Counted(NamedTuple):
+    """What counts on one scene: vehicles (n, 4), boxes that were found, and regions that do not."""
+
+    truth: NDArray[np.float32]
+    found: Found
+    ignored: NDArray[np.float32]
+
+
+def large_enough(
+    boxes: NDArray[np.float32],
+    found: Found,
+    least: float,
+    size: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> Counted:
+    """Put small vehicles aside: neither they nor small boxes beside them are right or wrong.
+
+    Args:
+        boxes: (n, 4) of all vehicles of a scene.
+        found: what was found there.
+        least: size from which on a vehicle counts, in pixels.
+        size: of boxes (n, 4): (n,).
+    """
+    is_large = size(boxes) >= least
+    truth = boxes[is_large]
+    kept = size(found.boxes) >= least
+    if len(truth) and len(found.boxes):
+        overlap = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(truth)).max(dim=1).values
+        kept |= overlap.numpy() >= OVERLAP
+    return Counted(truth, Found(found.boxes[kept], found.scores[kept]), boxes[~is_large])
+
+
+def shorter_side(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) the shorter side of boxes (n, 4)."""
+    sides: NDArray[np.float32] = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    return sides
+
+
+def best_setting(
+    truth: Sequence[NDArray[np.float32]],
+    found: Sequence[Found],
+    ignored: Sequence[NDArray[np.float32]] | None = None,
+) -> Setting:
+    """The setting of the best F1, the harmonic mean of precision and recall; see `curve`."""
+    _, settings = curve(truth, found, ignored)
     if not settings:
         return Setting(1.0, 0.0, 0.0)
 

@@ -17,7 +17,13 @@ from carspotter.data import open_data_set, training_parts
 from carspotter.data.index import fingerprint
 from carspotter.errors import ModelFileError
 from carspotter.localise.composites import Scene, SceneParts
-from carspotter.localise.measure import Found, curve
+from carspotter.localise.measure import (
+    LEAST_COUNTED,
+    Found,
+    curve,
+    large_enough,
+    shorter_side,
+)
 from carspotter.localise.model import LocaliserNetwork, Places
 from carspotter.localise.recipe import LocaliserRecipe
 from carspotter.localise.scenes import (
@@ -216,9 +222,9 @@ def _train(
 
 @torch.no_grad()
 def figures(network: LocaliserNetwork, scenes: Sequence[Scene]) -> dict[str, float]:
-    """Loss, and average precision at an overlap of one half, on drawn scenes."""
+    """Loss, and average precision at an overlap of one half, of vehicles of a size that counts."""
     total = 0.0
-    found = []
+    counted = []
     device = network.mean.device
     for scene in scenes:
         pixels = torch.from_numpy(scene.pixels).permute(2, 0, 1)[None].to(device).float()
@@ -226,6 +232,7 @@ def figures(network: LocaliserNetwork, scenes: Sequence[Scene]) -> dict[str, flo
         truth = torch.from_numpy(scene.boxes).to(device)
         total += float(sum(network.losses(places, [truth]).values()))
         boxes, scores = network.vehicles(places)
-        found.append(Found(boxes.cpu().numpy(), scores.cpu().numpy()))
-    ap, _ = curve([scene.boxes for scene in scenes], found)
+        found = Found(boxes.cpu().numpy(), scores.cpu().numpy())
+        counted.append(large_enough(scene.boxes, found, LEAST_COUNTED, shorter_side))
+    ap, _ = curve(*zip(*counted, strict=True))
     return {"val_loss": total / len(scenes), "val_ap": ap}
