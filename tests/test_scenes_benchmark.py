@@ -20,8 +20,8 @@ from tiny_detectors import SIZE
 import carspotter
 from benchmarks.scenes import measure
 from benchmarks.scenes.material import (
+    CarsToName,
     Composed,
-    TestedCars,
     cars_to_name,
     compose,
     unseen_backgrounds,
@@ -55,11 +55,11 @@ def backgrounds(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cars(drawn_data: Path) -> TestedCars:
+def cars(drawn_data: Path) -> CarsToName:
     return cars_to_name(drawn_data, every=1)
 
 
-def test_each_car_is_in_one_scene(cars: TestedCars, backgrounds: Path) -> None:
+def test_each_car_is_in_one_scene(cars: CarsToName, backgrounds: Path) -> None:
     grounds = unseen_backgrounds(backgrounds)
     kept_out = [p for p in read_backgrounds(backgrounds) if part_of(p) == "test"]
     assert 0 < len(grounds) == len(kept_out) < 40
@@ -87,7 +87,7 @@ def test_cars_are_counted_by_box_and_name(tmp_path: Path, model: Path) -> None:
         there = [np.array(box, float) * 10 for box in where]
         return Composed(photo, list(range(len(where))), there)
 
-    cars = TestedCars(
+    cars = CarsToName(
         [label, "Audi TT Hatchback 2011"],
         [photo[:20, :20], photo[:20, :20]],  # type: ignore[arg-type]  # as good as decoded ones
         np.ones((2, 2), np.float32),
@@ -123,7 +123,7 @@ def test_streets_count_what_is_wide_enough(tmp_path: Path) -> None:
     said = measure.streets(Localiser(file, threads=1), frames)
     assert (said["frames"], said["vehicles"]) == (2, 2)
     # One of two is found; in the second frame the first and third box are wrong, in the first none.
-    assert said["curve"][0]["precision"] == 1.0
+    assert said["curve"][0]["precision"] == pytest.approx(1)
     assert max(s["recall"] for s in said["curve"]) == pytest.approx(0.5)
 
 

@@ -30,7 +30,7 @@ WIDTHS = (0.2, 0.7)
 
 
 @dataclass(frozen=True, eq=False)
-class TestedCars:
+class CarsToName:
     """Test pictures of one car each.
 
     Attributes:
@@ -55,7 +55,7 @@ class Composed:
     boxes: list[NDArray[np.float64]]
 
 
-def cars_to_name(root: Path, every: int, margin: int = 16) -> TestedCars:
+def cars_to_name(root: Path, every: int, margin: int = 16) -> CarsToName:
     """Each `every`-th picture of the test split.
 
     Raises:
@@ -66,7 +66,7 @@ def cars_to_name(root: Path, every: int, margin: int = 16) -> TestedCars:
     decoded = decoded_pictures(chosen, Crop(), 512)
     kept = [chosen[number] for number in decoded.kept]
     sizes, places = geometry(data, kept, decoded.shapes, margin)
-    return TestedCars([p.label for p in kept], decoded, sizes, places)
+    return CarsToName([p.label for p in kept], decoded, sizes, places)
 
 
 def unseen_backgrounds(file: Path) -> DecodedPictures:
@@ -80,7 +80,7 @@ def unseen_backgrounds(file: Path) -> DecodedPictures:
     )
 
 
-def compose(cars: TestedCars, backgrounds: DecodedPictures, seed: int) -> Iterator[Composed]:
+def compose(cars: CarsToName, backgrounds: DecodedPictures, seed: int) -> Iterator[Composed]:
     """Scenes of one to three cars each, until every test car was taken once."""
     order = np.random.default_rng(stream_seed(seed, 0)).permutation(len(cars.labels)).tolist()
     scene = 0

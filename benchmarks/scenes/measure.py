@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from benchmarks.scenes.material import Composed, TestedCars, pixels_of
+from benchmarks.scenes.material import CarsToName, Composed, pixels_of
 from carspotter import Identification, Spotter
 from carspotter.data import Crop, decoded_pictures
 from carspotter.data.scenes import read_frames
@@ -36,7 +36,7 @@ def named(found: Identification) -> str:
     return found.candidates[0].label if found.candidates else ""
 
 
-def crops(spotter: Spotter, cars: TestedCars) -> dict[str, Any]:
+def crops(spotter: Spotter, cars: CarsToName) -> dict[str, Any]:
     """The test crops by themselves: top-1 with and without looking for the car first."""
     shares: dict[str, float] = {}
     none_found = 0
@@ -49,7 +49,7 @@ def crops(spotter: Spotter, cars: TestedCars) -> dict[str, Any]:
     return {"pictures": len(cars.labels), "top1": shares, "no_car_found": none_found}
 
 
-def composites(spotter: Spotter, cars: TestedCars, scenes: Sequence[Composed]) -> dict[str, Any]:
+def composites(spotter: Spotter, cars: CarsToName, scenes: Sequence[Composed]) -> dict[str, Any]:
     """Cars in composed scenes: found and named, beside the same cars' crops by themselves."""
     numbers = [car for scene in scenes for car in scene.cars]
     alone = spotter.identify_many((cars.pixels[n] for n in numbers), top_k=1, crop="none")
