@@ -105,7 +105,7 @@ def test_the_photo_as_a_whole(spotter: Spotter, model: Path) -> None:
         assert spotter.identify(photo, crop="none") == plain.identify(photo)
     assert spotter.identify(scene(), crop="none").box is None
     with pytest.raises(UsageError, match="auto or none, not 'both'"):
-        spotter.identify(scene(), crop="both")  # type: ignore[arg-type]
+        spotter.identify(scene(), crop="both")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_many_photos_are_answered_as_one(spotter: Spotter) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.ops import FeaturePyramidNetwork, box_iou, nms
+from torchvision.ops import FeaturePyramidNetwork, nms
 
 from carspotter.errors import RecipeError
 from carspotter.localise.recipe import LocaliserRecipe
@@ -161,13 +161,6 @@ class LocaliserNetwork(nn.Module):
         boxes = self.head.fcos.box_coder.decode(places.distances[number][best], places.cells[best])
         kept = nms(boxes, scores, DOUBLES)
         return boxes[kept], scores[kept]
-
-
-def mean_overlap(boxes: Tensor, truth: Tensor) -> float:
-    """Mean over true boxes (m, 4) of the best intersection over union with boxes (n, 4)."""
-    if not len(truth) or not len(boxes):
-        return float(len(truth) == 0)
-    return float(box_iou(truth, boxes).max(dim=1).values.mean())
 
 
 def _cells(feature_map: Tensor, stride: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -51,7 +52,7 @@ def ready_teachers(
             run = folder.teacher(number, place.stem)
             _train_teacher(_recipe_of(name, recipe), run, fabric, train_one)
             place = run.path
-        found.append(_first(fabric, lambda place=place: load_teacher(place, class_names)))  # type: ignore[misc]
+        found.append(_first(fabric, functools.partial(load_teacher, place, class_names)))
     return found
 
 
