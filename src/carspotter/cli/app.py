@@ -237,7 +237,10 @@ def evaluate(
     ],
     data: Data,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    report: Annotated[Path | None, typer.Option(help="Folder to write metrics.json into.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for metrics.json, predictions.parquet and report.html."),
+    ] = None,
     crop: Annotated[
         str | None,
         typer.Option(
@@ -250,12 +253,23 @@ def evaluate(
         Path | None,
         typer.Option(help="An ONNX file that finds vehicles: a localiser, or a YOLO model."),
     ] = None,
+    robustness: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Look at so many of the pictures again with noise, blur, compression, in the dark "
+            "and so on, each at five strengths.",
+        ),
+    ] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure a model on a labelled split.
 
-    Example: carspotter evaluate stanford-cars-lite0 --data stanford-cars --split test
+    Example: carspotter evaluate stanford-cars-lite0 --data stanford-cars --split test --report out
+
+    report.html shows figures with their intervals, calibration, confusions, the worst errors and
+    likely label errors on one page that opens without a network.
     """
     with needs("evaluate", extra="train"):
         from carspotter.cli.evaluate import run
@@ -266,9 +280,33 @@ def evaluate(
         report,
         crop=crop,
         detector=detector,
+        robustness=robustness,
         as_json=as_json,
         quiet=quiet,
     )
+
+
+@app.command()
+def compare(
+    reports: Annotated[
+        list[Path], typer.Argument(help="Two or more folders that evaluate --report wrote.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--report", help="Folder for compare.json and compare.html."),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether the difference between models is real, and where it lies.
+
+    Example: carspotter compare reports/lite0 reports/lite2
+
+    Each further report is compared with the first, picture by picture.
+    """
+    with needs("compare", extra="train"):
+        from carspotter.cli.compare import run
+    run(reports, out, as_json=as_json)
 
 
 @app.command()

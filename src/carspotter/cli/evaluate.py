@@ -4,72 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
-import platform
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from carspotter.data import Crop, DataSet, Picture, open_data_set
-from carspotter.data.index import fingerprint
+from carspotter.data import DataSet, Picture, open_data_set
 from carspotter.detect import load_detector, main_view
 from carspotter.errors import UsageError
-from carspotter.evaluate import Metrics, Predictions, Recogniser, measure, predict
-from carspotter.files import write_text
-from carspotter.preprocess import ResizeMode
-from carspotter.spotter import load
-from carspotter.train import load_checkpoint
+from carspotter.report import Evaluation, Protocol, Subject, evaluate, load_subject
+from carspotter.report.document import document
 from carspotter.train.progress import counting
 from carspotter.train.run import RunFolder
-
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured, whichever kind of file it came from."""
-
-    about: dict[str, str]
-    class_names: tuple[str, ...]
-    recogniser: Recogniser
-    size: int
-    resize: ResizeMode
-    crop: Crop
-
-
-def load_subject(model: str) -> Subject:
-    """Load a run folder, a checkpoint, an ONNX file or a shipped model.
-
-    Raises:
-        ModelFileError: it is none of them.
-    """
-    if Path(model).is_dir() or model.endswith(".ckpt"):
-        found = load_checkpoint(Path(model))
-        recipe = found.recipe
-        return Subject(
-            about={"name": recipe.name, "checkpoint": Path(model).name},
-            class_names=found.class_names,
-            recogniser=found.recognise,
-            size=recipe.eval_size,
-            resize="squash",
-            crop=recipe.area(),
-        )
-    spotter = load(model)
-    card = spotter.card
-    trained_on = card.trained_on
-    return Subject(
-        about=spotter.info.to_dict(),
-        class_names=tuple(name.label for name in card.classes),
-        recogniser=spotter.logits,
-        size=card.input_size,
-        resize=card.resize,
-        crop=Crop(trained_on.get("crop") == "box", trained_on.get("box_margin", Crop().margin)),
-    )
 
 
 def run(
@@ -80,46 +29,57 @@ def run(
     *,
     crop: str | None,
     detector: Path | None,
+    robustness: int,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure, print, and write metrics.json where a report is asked for."""
+    """Measure, print, and write the report where one is asked for."""
     if crop not in (None, "auto", "none", "box"):
         raise UsageError(f"--crop {crop}: must be auto, none or box")
     if (crop == "auto") != (detector is not None):
         raise UsageError("--crop auto and --detector FILE need each other")
     subject = load_subject(model)
+    data = open_data_set(data_root)
+    protocol = _protocol(subject, data, model, split, crop, detector)
+    console = Console(stderr=True, quiet=quiet)
+    for note in data.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    found = evaluate(
+        subject, protocol, functools.partial(counting, console=console), robustness=robustness
+    )
+    result = document(found)
+    if report is not None:
+        from carspotter.report.files import write_report  # Plotly is needed here alone
+
+        write_report(report, found, result)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _print(found, result)
+        if report is not None:
+            Console().print(f"report: {report / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _protocol(
+    subject: Subject,
+    data: DataSet,
+    model: str,
+    split: str,
+    crop: str | None,
+    detector: Path | None,
+) -> Protocol:
     area = subject.crop if crop is None else replace(subject.crop, to_box=crop == "box")
     focus = None
     if detector is not None:
         focus = functools.partial(main_view, load_detector(detector, threads=1))
-    data = open_data_set(data_root)
-    pictures = _pictures(data, model, split)
-    console = Console(stderr=True, quiet=quiet)
-    for note in data.notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
-    started = time.monotonic()
-    with counting("evaluating", console) as count:
-        found = predict(
-            pictures,
-            subject.class_names,
-            subject.recogniser,
-            size=subject.size,
-            resize=subject.resize,
-            crop=area,
-            focus=focus,
-            progress=count,
-        )
-    seconds = time.monotonic() - started
-    metrics = measure(found.logits, found.targets, subject.class_names)
-    taken = "auto" if focus else f"box + {area.margin} px" if area.to_box else "whole"
-    result = _document(subject, data, split, taken, found, metrics, seconds)
-    if report is not None:
-        write_text(report / "metrics.json", json.dumps(result, indent=1) + "\n")
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _print_table(result, metrics)
+    return Protocol(
+        data=data,
+        split=split,
+        pictures=_pictures(data, model, split),
+        crop=area,
+        focus=focus,
+        taken="auto" if focus else f"box + {area.margin} px" if area.to_box else "whole",
+    )
 
 
 def _pictures(data: DataSet, model: str, split: str) -> Sequence[Picture]:
@@ -134,38 +94,7 @@ def _pictures(data: DataSet, model: str, split: str) -> Sequence[Picture]:
     return run.pictures(data, split)
 
 
-def _document(
-    subject: Subject,
-    data: DataSet,
-    split: str,
-    crop: str,
-    found: Predictions,
-    metrics: Sequence[Metrics],
-    seconds: float,
-) -> dict[str, Any]:
-    """The content of metrics.json."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "model": subject.about,
-        "data": {
-            "layout": data.layout,
-            "split": split,
-            "crop": crop,
-            "pictures": len(found.pictures),
-            "fingerprint": fingerprint(found.pictures),
-        },
-        "input_size": subject.size,
-        "metrics": {m.level: m.to_dict() for m in metrics},
-        "broken": found.broken,
-        "seconds": round(seconds, 1),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("carspotter", "onnxruntime", "torch")},
-        },
-    }
-
-
-def _print_table(result: dict[str, Any], metrics: Sequence[Metrics]) -> None:
+def _print(found: Evaluation, result: dict[str, Any]) -> None:
     about = result["data"]
     table = Table(
         title=f"{result['model']['name']} on {about['pictures']} pictures of {about['split']} "
@@ -175,13 +104,47 @@ def _print_table(result: dict[str, Any], metrics: Sequence[Metrics]) -> None:
     columns = ("level", "names", "top-1 %", "top-5 %", "precision %", "recall %", "F1 %")
     for column in columns:
         table.add_column(column, justify="left" if column == "level" else "right")
-    for m in metrics:
+    for m in found.metrics:
         figures = (m.top1, m.top5, m.macro_precision, m.macro_recall, m.macro_f1)
         table.add_row(m.level, str(m.classes), *(f"{100 * figure:.2f}" for figure in figures))
     console = Console()
     console.print(table)
-    console.print("precision, recall and F1 are means over the names (macro)")
+    low, high = found.intervals["exact"]["top1"]
+    console.print(
+        f"precision, recall and F1 are means over the names (macro); 95 % interval of the exact "
+        f"top-1: {100 * low:.2f} to {100 * high:.2f} %",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if result["answers"] is not None:
+        console.print(_answers_in_words(result["answers"]), highlight=False, soft_wrap=True)
+    if found.robustness is not None:
+        console.print(_robustness_table(found))
     if result["broken"]:
         console.print(f"{len(result['broken'])} pictures could not be read and do not count:")
         for reason in result["broken"].values():
             console.print(f"  {reason}", markup=False, highlight=False)
+
+
+def _answers_in_words(answers: dict[str, Any]) -> str:
+    shares = ", ".join(
+        f"{100 * answers[level]['share']:.1f} % {level}"
+        for level in ("exact", "model", "make", "unknown")
+    )
+    right = answers["right_of_answered"]
+    return f"answered: {shares}" + ("" if right is None else f"; {100 * right:.2f} % of them right")
+
+
+def _robustness_table(found: Evaluation) -> Table:
+    result = found.robustness
+    assert result is not None
+    table = Table(
+        title=f"top-1 % on {result.pictures} of them made worse (clean {100 * result.clean:.1f})",
+        title_justify="left",
+    )
+    table.add_column("corruption")
+    for strength in range(1, 6):
+        table.add_column(str(strength), justify="right")
+    for name, values in result.top1.items():
+        table.add_row(name, *(f"{100 * value:.1f}" for value in values))
+    return table

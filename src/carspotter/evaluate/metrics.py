@@ -1,4 +1,4 @@
-"""Accuracy, precision, recall and F1, at exact, model and make level, by torchmetrics."""
+"""Accuracy, precision, recall and F1, at exact, model and make level, and group by group."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
 
 from carspotter.decide import softmax
 from carspotter.names import LEVELS, Level, group_classes, split_name, sum_groups
@@ -22,10 +14,25 @@ from carspotter.names import LEVELS, Level, group_classes, split_name, sum_group
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FIGURES = (
+    "top1",
+    "top5",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "weighted_precision",
+    "weighted_recall",
+    "weighted_f1",
+)
+"""The figures of a level, as `Metrics` names them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
     """Figures of one level, each from 0 to 1.
+
+    Macro: the mean over names that occur among right or given answers. Weighted: the mean over
+    names, each counting as often as it is right.
 
     Attributes:
         level: "exact", "model" or "make".
@@ -35,6 +42,9 @@ class Metrics:
         macro_precision: mean over names of TP / (TP + FP).
         macro_recall: mean over names of TP / (TP + FN).
         macro_f1: mean over names of the harmonic mean of both.
+        weighted_precision: weighted mean of TP / (TP + FP).
+        weighted_recall: weighted mean of TP / (TP + FN); equal to `top1`.
+        weighted_f1: weighted mean of the harmonic mean of both.
     """
 
     level: Level
@@ -44,6 +54,9 @@ class Metrics:
     macro_precision: float
     macro_recall: float
     macro_f1: float
+    weighted_precision: float
+    weighted_recall: float
+    weighted_f1: float
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -71,6 +84,102 @@ class GroupMetrics:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class ClassMetrics:
+    """Figures of one class, each from 0 to 1; 0 where there is nothing to divide by.
+
+    Attributes:
+        name: the class.
+        pictures: how many show it.
+        precision: TP / (TP + FP).
+        recall: TP / (TP + FN).
+        f1: the harmonic mean of both.
+    """
+
+    name: str
+    pictures: int
+    precision: float
+    recall: float
+    f1: float
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LevelGuesses:
+    """Right and given answers at a level.
+
+    Attributes:
+        level: "exact", "model" or "make".
+        names: at this level.
+        truth: (N,) number of the right name.
+        guesses: (N,) number of the most probable name.
+        ranks: (N,) how many names are more probable than the right one.
+    """
+
+    level: Level
+    names: tuple[str, ...]
+    truth: NDArray[np.int64]
+    guesses: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+
+
+def guesses_at(
+    level: Level,
+    probabilities: NDArray[np.float64],
+    targets: NDArray[np.int64],
+    class_names: Sequence[str],
+) -> LevelGuesses:
+    """Answers at a level, from (N, classes) probabilities; a group's is the sum over its classes.
+
+    Of equally probable names the first one is more probable.
+    """
+    names, groups = group_classes([split_name(name) for name in class_names], level)
+    sums = sum_groups(probabilities, groups)
+    truth = groups[targets]
+    right = sums[np.arange(len(truth)), truth][:, None]
+    before = np.arange(len(names))[None] < truth[:, None]
+    ranks = ((sums > right) | ((sums == right) & before)).sum(axis=1)
+    return LevelGuesses(level, names, truth, sums.argmax(axis=1), ranks)
+
+
+def figures(found: LevelGuesses, counts: NDArray[np.int64] | None = None) -> dict[str, float]:
+    """The `FIGURES` of answers.
+
+    Args:
+        found: the answers.
+        counts: (N,) how often each picture counts; None: once.
+    """
+    weights = np.ones(len(found.truth)) if counts is None else counts.astype(np.float64)
+    right = found.guesses == found.truth
+    precision, recall, f1, support, seen = _per_name(found, weights)
+    total = weights.sum()
+    return {
+        "top1": float(weights[right].sum() / total),
+        "top5": float(weights[found.ranks < 5].sum() / total),
+        **{
+            f"{mean}_{name}": float(np.average(values, weights=shares))
+            for mean, shares in (("macro", seen), ("weighted", support))
+            for name, values in (("precision", precision), ("recall", recall), ("f1", f1))
+        },
+    }
+
+
+def _per_name(found: LevelGuesses, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Precision, recall, F1, pictures of each name, and 1 where it occurs at all, else 0."""
+    count = len(found.names)
+    right = found.guesses == found.truth
+    hits = np.bincount(found.truth, weights * right, count)
+    support = np.bincount(found.truth, weights, count)
+    given = np.bincount(found.guesses, weights, count)
+    precision = hits / np.maximum(given, 1)
+    recall = hits / np.maximum(support, 1)
+    # 2 PR / (P + R), which is 2 TP / (2 TP + FP + FN) and needs no second case.
+    f1 = 2 * hits / np.maximum(given + support, 1)
+    return precision, recall, f1, support, (given + support > 0).astype(np.float64)
+
+
 def measure(
     logits: NDArray[np.float32], targets: NDArray[np.int64], class_names: Sequence[str]
 ) -> tuple[Metrics, ...]:
@@ -85,17 +194,32 @@ def measure(
         One for each of `names.LEVELS`.
     """
     probabilities = softmax(logits)
-    names = [split_name(name) for name in class_names]
-    found = []
-    for level in LEVELS:
-        at_level, groups = group_classes(names, level)
-        figures = _collection(len(at_level))(
-            torch.from_numpy(sum_groups(probabilities, groups)), torch.from_numpy(groups[targets])
-        )
-        found.append(
-            Metrics(level, len(at_level), **{key: float(value) for key, value in figures.items()})
-        )
-    return tuple(found)
+    return tuple(
+        level_metrics(guesses_at(level, probabilities, targets, class_names)) for level in LEVELS
+    )
+
+
+def level_metrics(found: LevelGuesses) -> Metrics:
+    """The figures of answers at a level."""
+    return Metrics(found.level, len(found.names), **figures(found))
+
+
+def measure_classes(
+    guesses: NDArray[np.int64], targets: NDArray[np.int64], class_names: Sequence[str]
+) -> tuple[ClassMetrics, ...]:
+    """Measure predictions class by class.
+
+    Args:
+        guesses: (N,) class numbers given.
+        targets: (N,) class numbers that are right.
+        class_names: every class; those without a picture are there too.
+    """
+    found = LevelGuesses("exact", tuple(class_names), targets, guesses, np.zeros_like(targets))
+    columns = _per_name(found, np.ones(len(targets)))
+    return tuple(
+        ClassMetrics(name, int(support), float(precision), float(recall), float(f1))
+        for name, precision, recall, f1, support, _ in zip(class_names, *columns, strict=True)
+    )
 
 
 def measure_by(
@@ -130,16 +254,3 @@ def measure_by(
             )
         )
     return tuple(sorted(found, key=lambda group: (-group.pictures, group.name)))
-
-
-def _collection(classes: int) -> MetricCollection:
-    return MetricCollection(
-        {
-            "top1": MulticlassAccuracy(classes, average="micro"),
-            "top5": MulticlassAccuracy(classes, average="micro", top_k=min(5, classes)),
-            "macro_precision": MulticlassPrecision(classes, average="macro"),
-            "macro_recall": MulticlassRecall(classes, average="macro"),
-            "macro_f1": MulticlassF1Score(classes, average="macro"),
-        },
-        compute_groups=False,
-    )

@@ -1,0 +1,48 @@
+"""report.html: an evaluation on one page that opens without a network."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from carspotter.report import plots
+from carspotter.report.evaluation import Evaluation
+from carspotter.report.gallery import Gallery
+from carspotter.report.templates import render
+
+if TYPE_CHECKING:
+    from carspotter.photo import Pixels
+
+
+def page(
+    found: Evaluation,
+    document: Mapping[str, Any],
+    heat: Callable[[Pixels, int], Pixels] | None = None,
+) -> str:
+    """The report as HTML.
+
+    Args:
+        found: the evaluation.
+        document: the content of its metrics.json.
+        heat: a picture and a class number in, the picture with its heat map out; None: no maps.
+    """
+    gallery = Gallery(found, heat)
+    drawings = {
+        "reliability": plots.reliability_diagram(document["calibration"]),
+        "coverage": plots.coverage_curve(found),
+        "confusion": plots.confusion(found),
+    }
+    if found.robustness is not None:
+        drawings["robustness"] = plots.robustness(found.robustness)
+    return render(
+        "report.html.j2",
+        title=f"{document['model']['name']} on {document['data']['split']}",
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        document=document,
+        script=plots.script(),
+        drawings={name: plots.to_div(drawing, name) for name, drawing in drawings.items()},
+        worst=gallery.worst(),
+        pairs=gallery.pairs(),
+        suspects=gallery.suspects(),
+    )

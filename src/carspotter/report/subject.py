@@ -1,0 +1,79 @@
+"""What is measured, whichever kind of file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from carspotter.data import Crop
+from carspotter.evaluate import Recogniser
+from carspotter.names import Level
+from carspotter.preprocess import ResizeMode
+from carspotter.spotter import load
+from carspotter.train import load_checkpoint
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is measured.
+
+    Attributes:
+        about: name, and version and SHA-256, or the checkpoint.
+        class_names: in the order of the logits.
+        recogniser: pixels in, logits out.
+        size: side of the input, in pixels.
+        resize: how pictures are brought to it.
+        crop: which part of a picture it was trained on.
+        temperature: of the softmax; 1 where the file has none.
+        thresholds: the least probability at which a level is answered; None where the file has
+            none, as a checkpoint.
+        file_size: in bytes.
+    """
+
+    about: dict[str, str]
+    class_names: tuple[str, ...]
+    recogniser: Recogniser
+    size: int
+    resize: ResizeMode
+    crop: Crop
+    temperature: float
+    thresholds: Mapping[Level, float] | None
+    file_size: int
+
+
+def load_subject(model: str) -> Subject:
+    """Load a run folder, a checkpoint, an ONNX file or a shipped model.
+
+    Raises:
+        ModelFileError: it is none of them.
+    """
+    path = Path(model)
+    if path.is_dir() or model.endswith(".ckpt"):
+        found = load_checkpoint(path)
+        file = path / "best.ckpt" if path.is_dir() else path
+        return Subject(
+            about={"name": found.recipe.name, "checkpoint": path.name},
+            class_names=found.class_names,
+            recogniser=found.recognise,
+            size=found.recipe.eval_size,
+            resize="squash",
+            crop=found.recipe.area(),
+            temperature=1.0,
+            thresholds=None,
+            file_size=file.stat().st_size,
+        )
+    spotter = load(model)
+    card = spotter.card
+    trained_on = card.trained_on
+    return Subject(
+        about=spotter.info.to_dict(),
+        class_names=tuple(name.label for name in card.classes),
+        recogniser=spotter.logits,
+        size=card.input_size,
+        resize=card.resize,
+        crop=Crop(trained_on.get("crop") == "box", trained_on.get("box_margin", Crop().margin)),
+        temperature=card.temperature,
+        thresholds=card.thresholds,
+        file_size=spotter.path.stat().st_size,
+    )
