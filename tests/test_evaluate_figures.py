@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import sklearn.metrics as sklearn_metrics
@@ -262,4 +264,4 @@ def test_makes_stand_together() -> None:
     order = by_make(names)
     assert sorted(order) == list(range(len(names)))
     makes = [stanford_names()[names[k]].make for k in order]
-    assert len([1 for a, b in zip(makes, makes[1:], strict=False) if a != b]) == 48
+    assert sum(a != b for a, b in itertools.pairwise(makes)) == 48

@@ -273,7 +273,7 @@ def evaluate(
     """
     with needs("evaluate", extra="train"):
         from carspotter.cli.evaluate import run
-    run(
+    code = run(
         model,
         data,
         split,
@@ -284,6 +284,7 @@ def evaluate(
         as_json=as_json,
         quiet=quiet,
     )
+    raise typer.Exit(code)
 
 
 @app.command()

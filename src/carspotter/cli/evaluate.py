@@ -15,8 +15,9 @@ from rich.table import Table
 from carspotter.data import DataSet, Picture, open_data_set
 from carspotter.detect import load_detector, main_view
 from carspotter.errors import UsageError
-from carspotter.report import Evaluation, Protocol, Subject, evaluate, load_subject
 from carspotter.report.document import document
+from carspotter.report.evaluation import Evaluation, Protocol, evaluate
+from carspotter.report.subject import Subject, load_subject
 from carspotter.train.progress import counting
 from carspotter.train.run import RunFolder
 
@@ -32,8 +33,8 @@ def run(
     robustness: int,
     as_json: bool,
     quiet: bool,
-) -> None:
-    """Measure, print, and write the report where one is asked for."""
+) -> int:
+    """Measure, print, and write the report where one is asked for; returns the exit code."""
     if crop not in (None, "auto", "none", "box"):
         raise UsageError(f"--crop {crop}: must be auto, none or box")
     if (crop == "auto") != (detector is not None):
@@ -58,6 +59,7 @@ def run(
         _print(found, result)
         if report is not None:
             Console().print(f"report: {report / 'report.html'}", highlight=False, soft_wrap=True)
+    return 1 if result["broken"] else 0
 
 
 def _protocol(

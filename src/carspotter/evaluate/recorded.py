@@ -112,9 +112,15 @@ def read_recorded(file: Path) -> Recorded:
     if not file.is_file():
         raise DataError(f"{file}: not there; `carspotter evaluate … --report DIR` writes it")
     try:
-        table = pq.read_table(file, columns=list(_NEEDED))
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors are these
+        parquet = pq.ParquetFile(file)
+        missing = set(_NEEDED).difference(parquet.schema_arrow.names)
+        table = parquet.read(columns=list(_NEEDED)) if not missing else None
+    except (OSError, ValueError) as error:  # pyarrow's own errors are both
         raise DataError(f"{file}: not a predictions.parquet that can be read ({error})") from error
+    if table is None:
+        raise DataError(
+            f"{file}: not written by `carspotter evaluate`: it has no {', '.join(sorted(missing))}"
+        )
     try:
         about = json.loads((table.schema.metadata or {})[_ABOUT])
         version, names = int(about.pop("format_version")), tuple(about.pop("class_names"))
