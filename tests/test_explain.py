@@ -126,7 +126,7 @@ def test_the_result_is_that_of_identify(spotter: Spotter, colour: tuple[int, int
 def test_a_class_that_the_model_does_not_have(spotter: Spotter) -> None:
     with pytest.raises(UsageError, match=r"no class 'Audi S4 Sedan'.*'Audi S4 Sedan 20"):
         spotter.explain(plain(RED), label="Audi S4 Sedan")
-    with pytest.raises(UsageError, match="no class 'qqq'$"):
+    with pytest.raises(UsageError, match=r"no class 'qqq'$"):
         spotter.explain_many([], label="qqq")
 
 

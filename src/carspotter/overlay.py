@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from carspotter.preprocess import Box
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import ImageFont
 
     from carspotter.photo import Pixels
 
@@ -106,6 +107,8 @@ def draw(
 
 
 def _draw_tags(image: Image.Image, tags: Sequence[Tag]) -> None:
+    from PIL import ImageDraw, ImageFont  # here: most calls draw nothing, and start sooner
+
     canvas = ImageDraw.Draw(image)
     line = max(2, round(max(image.size) / 400))
     for index, tag in reversed(list(enumerate(tags))):  # the main car's frame lies on top
