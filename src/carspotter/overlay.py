@@ -91,7 +91,8 @@ def draw(
         photo: RGB; it is not changed.
         heats: the place of each heat map on it, and the heat (h, w) of that size, 0 to 1. Where
             two overlap, the greater heat is shown; where there is none, the photo stays.
-        tags: the main car's first.
+        tags: the main car's first. A further car's name is left out where there is no room for it
+            that covers no other car and no other name; its frame is drawn.
     """
     total = np.full((photo.height, photo.width), -1, np.float32)
     for (left, top, right, bottom), heat in heats:
@@ -117,17 +118,27 @@ def _draw_tags(image: Image.Image, tags: Sequence[Tag]) -> None:
             frame = (left, top, max(left, right - 1), max(top, bottom - 1))
             canvas.rectangle(_grown(frame, 1), outline=_DARK, width=line + 2)
             canvas.rectangle(frame, outline=_FURTHER if index else _MAIN, width=line)
-    font = ImageFont.load_default(max(15, round(max(image.size) / 45)))
-    taken: list[_Extent] = []
-    for index, tag in enumerate(tags):
-        pad = max(3, 2 * line)
+    font = ImageFont.load_default(max(14, round(max(image.size) / 55)))
+    pad = 2 * line
+    frames = [_grown(tag.box, line) for tag in tags if tag.box is not None]
+    labels: list[tuple[Tag, _Extent, str]] = []
+    for tag in tags:
         text = "\n".join(_wrapped(tag.lines, font, image.width - 2 * pad))
         size = canvas.multiline_textbbox((0, 0), text, font)
-        place = _place(tag.box, (size[2] + 2 * pad, size[3] + 2 * pad), image.size, taken)
-        taken.append(place)
+        wide = size[2] + 2 * pad, size[3] + 2 * pad
+        places = _places(tag.box, wide, image.size)
+        taken = [*frames, *(place for _, place, _ in labels)]
+        free = (p for p in places if not any(_overlap(p, other) for other in taken))
+        place = next(free, None if labels else places[0])
+        if place is not None:
+            labels.append((tag, place, text))
+    for index, (tag, place, _) in enumerate(labels):
+        if tag.box is not None:
+            canvas.line(_between(place, tag.box), _FURTHER if index else _MAIN, max(1, line // 2))
+    for index, (_, place, text) in enumerate(labels):
         canvas.rectangle(place, fill=_DARK)
-        colour = _FURTHER if index else _MAIN
-        canvas.multiline_text((place[0] + pad, place[1] + pad), text, colour, font)
+        at = place[0] + pad, place[1] + pad
+        canvas.multiline_text(at, text, _FURTHER if index else _MAIN, font)
 
 
 def _grown(extent: _Extent, by: float) -> _Extent:
@@ -151,17 +162,33 @@ def _wrapped(
     return done
 
 
-def _place(
-    box: Box | None, size: tuple[float, float], picture: tuple[int, int], taken: Sequence[_Extent]
-) -> _Extent:
-    """Where a label of this size goes: by its box, where no other one lies if there is room."""
-    left, top, _, bottom = box or (0, 0, *picture)
+def _places(box: Box | None, size: tuple[float, float], picture: tuple[int, int]) -> list[_Extent]:
+    """Where a label of this size may go, those nearest to its box first."""
     width, height = size
-    x = max(0, min(left, picture[0] - width))
-    tops = [y for y in (top - height, top, bottom, bottom - height) if y >= 0]
-    places = [(x, y, x + width, y + height) for y in tops if y + height <= picture[1]]
-    free = (p for p in places if not any(_overlap(p, other) for other in taken))
-    return next(free, places[0] if places else (x, 0, x + width, height))
+    if box is None:
+        return [(0, 0, width, height)]
+    most = max(0, picture[0] - width), max(0, picture[1] - height)
+    corners = [
+        (min(max(0, x), most[0]), min(max(0, y), most[1]))
+        for row in range(0, picture[1], max(1, round(height / 4)))
+        for y in (box[1] - height - 2 - row, box[3] + 2 + row)
+        for x in (box[0], box[2] - width, (box[0] + box[2] - width) / 2)
+    ]
+    places = [(x, y, x + width, y + height) for x, y in corners]
+    return sorted(places, key=lambda place: _distance(place, box))
+
+
+def _between(label: _Extent, box: _Extent) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The ends of a line from a label to its box."""
+    x = min(max((label[0] + label[2]) / 2, box[0]), box[2])
+    y = min(max((label[1] + label[3]) / 2, box[1]), box[3])
+    return (min(max(x, label[0]), label[2]), min(max(y, label[1]), label[3])), (x, y)
+
+
+def _distance(one: _Extent, other: _Extent) -> float:
+    across = max(0, one[0] - other[2], other[0] - one[2])
+    down = max(0, one[1] - other[3], other[1] - one[3])
+    return across + down
 
 
 def _overlap(one: _Extent, other: _Extent) -> bool:
