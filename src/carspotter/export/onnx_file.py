@@ -96,8 +96,24 @@ def to_onnx(model: CarClassifier, size: int) -> onnx.ModelProto:
     outputs = ["logits", "embedding", "feature_map", *(["head"] if head is not None else [])]
     dynamic = ({0: torch.export.Dim("batch")},)
     proto = graph_of(_FileModel(model, head), (example,), outputs, dynamic)
+    if head is not None:
+        _give_out_by_a_node(proto.graph, "head")
     onnx.helper.set_model_props(proto, {} if head is not None else {HEAD_KEY: _NO_HEAD})
     return proto
+
+
+def _give_out_by_a_node(graph: onnx.GraphProto, name: str) -> None:
+    """Have an output that is an initializer come from a node.
+
+    Converters to other precisions expect that; onnxruntime folds the node away.
+    """
+    inner = f"{name}.weight"
+    for initializer in graph.initializer:
+        if initializer.name == name:
+            initializer.name = inner
+    for node in graph.node:
+        node.input[:] = [inner if there == name else there for there in node.input]
+    graph.node.append(onnx.helper.make_node("Identity", [inner], [name]))
 
 
 def graph_of(
