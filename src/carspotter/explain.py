@@ -72,7 +72,8 @@ class HeatMap:
         positive = np.maximum(np.nan_to_num(self.evidence), 0)
         positive /= max(float(positive.max()), np.finfo(np.float32).tiny)
         image = Image.fromarray(positive).resize((width, height), Image.Resampling.BILINEAR)
-        return np.clip(np.asarray(image), 0, 1)
+        heat: NDArray[np.float32] = np.clip(np.asarray(image), 0, 1)
+        return heat
 
 
 @dataclass(frozen=True, slots=True, eq=False)

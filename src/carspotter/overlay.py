@@ -79,7 +79,8 @@ def coloured(heat: NDArray[np.float32]) -> Pixels:
     table = np.stack(
         [np.interp(np.linspace(0, 1, 256), steps, channel) for channel in _COLOURS.T], axis=1
     )
-    return np.rint(table).astype(np.uint8)[np.rint(255 * heat).astype(np.uint8)]
+    colours: Pixels = np.rint(table).astype(np.uint8)[np.rint(255 * heat).astype(np.uint8)]
+    return colours
 
 
 def draw(
@@ -98,11 +99,9 @@ def draw(
     for (left, top, right, bottom), heat in heats:
         part = total[top:bottom, left:right]
         np.maximum(part, heat[: part.shape[0], : part.shape[1]], out=part)
-    pixels = np.array(photo)
-    looked_at = total >= 0
-    colours = coloured(total[looked_at][None])[0]
-    pixels[looked_at] = np.rint((1 - _BLEND) * pixels[looked_at] + _BLEND * colours)
-    image = Image.fromarray(pixels)
+    hot = Image.blend(photo, Image.fromarray(coloured(np.maximum(total, 0))), _BLEND)
+    image = photo.copy()
+    image.paste(hot, mask=Image.fromarray(total >= 0))
     _draw_tags(image, tags)
     return image
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def in_batches(
     photos: Iterable[PhotoSource], read: Callable[[PhotoSource], T], *, threads: int, size: int
-) -> Iterator[list[tuple[str, T | Failure]]]:
+) -> Generator[list[tuple[str, T | Failure]], None, None]:
     """Read photos in threads, ahead of their use; at most twice `size` are held at once.
 
     Args:
@@ -43,12 +43,11 @@ def in_batches(
 
 
 def _taken(waiting: deque[tuple[str, Future[T]]], size: int) -> list[tuple[str, T | Failure]]:
-    batch = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-    return [(name, _outcome(job)) for name, job in batch]
-
-
-def _outcome(job: Future[T]) -> T | Failure:
-    try:
-        return job.result()
-    except PhotoError as error:
-        return Failure(error.code, str(error))
+    batch: list[tuple[str, T | Failure]] = []
+    for _ in range(min(size, len(waiting))):
+        name, job = waiting.popleft()
+        try:
+            batch.append((name, job.result()))
+        except PhotoError as error:
+            batch.append((name, Failure(error.code, str(error))))
+    return batch
