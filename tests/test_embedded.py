@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, Carspotter, draw_car, encoded
+from PIL import Image
 
 import carspotter as package
 from carspotter.data import PictureReader, open_data_set
+from carspotter.errors import ModelFileError
 from carspotter.names import stanford_names
 from carspotter.spotter import DEFAULT_MODEL, Spotter, shipped_models
 
@@ -73,6 +77,31 @@ def test_accuracy_on_real_photos(spotter: Spotter, stanford: Path) -> None:
     assert right / len(pictures) >= 0.84
     assert answered / len(pictures) >= 0.4
     assert kept / answered >= 0.94
+
+
+def test_the_heat_lies_on_the_car(spotter: Spotter, stanford: Path) -> None:
+    """Cars on a plain ground: the evidence is on them, wherever they are."""
+    try:
+        spotter.explain_many([])
+    except ModelFileError as error:
+        pytest.skip(f"the embedded model cannot be explained yet: {error}")
+    reader, side, car = PictureReader(), 448, 200
+    for picture in open_data_set(stanford).split("test")[7::1100]:
+        crop = Image.open(io.BytesIO(reader.read(picture))).convert("RGB").resize((car, car))
+        shares, offsets = [], []
+        for left, top in ((0, 0), (248, 0), (124, 124), (0, 248), (248, 248)):
+            scene = Image.new("RGB", (side, side), (124, 124, 124))
+            scene.paste(crop, (left, top))
+            positive = np.maximum(spotter.explain(scene).cars[0].evidence, 0)
+            mass = positive / positive.sum()
+            cell = side / len(mass)
+            centres = (np.arange(len(mass)) + 0.5) * cell
+            on_car = [abs(centres - (low + car / 2)) < car / 2 + cell for low in (top, left)]
+            shares.append(mass[np.ix_(*on_car)].sum())
+            offsets.append((mass.sum(axis=0) @ centres - left, mass.sum(axis=1) @ centres - top))
+        assert min(shares) >= 0.6, picture.key
+        # The centre of mass goes where the car goes, over 248 pixels.
+        assert np.ptp(offsets, axis=0).max() <= 100, picture.key
 
 
 def _readme() -> str:

@@ -107,20 +107,22 @@ def test_outputs_have_their_shapes(session: Any, inputs: np.ndarray, count: int)
         "logits",
         "embedding",
         "feature_map",
+        "head",
     ]
-    logits, embedding, feature_map = session.run(None, {"pixels": inputs[:count]})
+    logits, embedding, feature_map, head = session.run(None, {"pixels": inputs[:count]})
+    assert head.shape == (len(CLASSES), feature_map.shape[1])
     assert logits.shape == (count, len(CLASSES))
     assert embedding.ndim == 2
     assert feature_map.ndim == 4
     assert len(embedding) == len(feature_map) == count
     assert embedding.shape[1] == feature_map.shape[1]
-    assert {v.dtype for v in (logits, embedding, feature_map)} == {np.dtype(np.float32)}
+    assert {v.dtype for v in (logits, embedding, feature_map, head)} == {np.dtype(np.float32)}
     # The heat map's promise: the embedding is the mean of the feature map.
     assert np.allclose(feature_map.mean(axis=(2, 3)), embedding, atol=1e-4)
 
 
 def test_outputs_are_those_of_the_checkpoint(session: Any, inputs: np.ndarray, run: Path) -> None:
-    found = session.run(None, {"pixels": inputs})
+    found = session.run(["logits", "embedding", "feature_map"], {"pixels": inputs})
     model = load_checkpoint(run).model
     with torch.inference_mode():
         expected = model.outputs(torch.from_numpy(inputs).permute(0, 3, 1, 2))

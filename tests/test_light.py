@@ -37,7 +37,9 @@ PUBLIC = {
     "CarspotterError",
     "DataError",
     "ExportError",
+    "Explanation",
     "Failure",
+    "HeatMap",
     "Identification",
     "MissingExtraError",
     "ModelFileError",
@@ -92,23 +94,24 @@ import carspotter
 spotter = carspotter.load(sys.argv[1])
 assert spotter.identify(sys.argv[2]).answer.label == "Audi S4 Sedan 2012"
 assert next(spotter.identify_many([sys.argv[2]])).error is None
+assert spotter.explain(sys.argv[2]).overlay().mode == "RGB"
 """
     loaded = loaded_by(code, model, photo)
     assert {"carspotter", "numpy", "onnxruntime", "PIL"} <= loaded
     assert loaded.isdisjoint(HEAVY)
 
 
-def test_the_command_line_loads_nothing_heavy(model: Path, photo: Path) -> None:
+def test_the_command_line_loads_nothing_heavy(model: Path, photo: Path, tmp_path: Path) -> None:
     code = """
 from carspotter.cli import main
-model, photo = sys.argv[1:]
-sys.argv = ["carspotter", "identify", photo, "--model", model]
+model, photo, folder = sys.argv[1:]
+sys.argv = ["carspotter", "identify", photo, "--model", model, "--explain", folder]
 try:
     main()
 except SystemExit as end:
     assert not end.code, end.code
 """
-    loaded = loaded_by(code, model, photo)
+    loaded = loaded_by(code, model, photo, tmp_path)
     assert "onnxruntime" in loaded
     assert loaded.isdisjoint(set(HEAVY) - BROUGHT_BY_TYPER)
 

@@ -5,7 +5,7 @@ Red is one car, green is one model of two years, blue one make, black could be a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +52,8 @@ def card(classes: Sequence[CarName] | None = None) -> Card:
     )
 
 
-def graph() -> onnx.ModelProto:
-    """pixels -> logits, embedding, feature_map; without a card."""
+def graph(head: np.ndarray | None = WEIGHTS.T) -> onnx.ModelProto:
+    """pixels -> logits, embedding, feature_map, and the head as given; without a card."""
     nodes = [
         helper.make_node("Cast", ["pixels"], ["levels"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["levels", "full"], ["scaled"]),
@@ -71,6 +71,10 @@ def graph() -> onnx.ModelProto:
         numpy_helper.from_array(np.array(255, np.float32), "full"),
         numpy_helper.from_array(WEIGHTS, "weights"),
     ]
+    if head is not None:
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(head), "head"))
+        kind = helper.np_dtype_to_tensor_dtype(head.dtype)
+        outputs.append(helper.make_tensor_value_info("head", kind, head.shape))
     model = helper.make_model(
         helper.make_graph(nodes, "tiny", [pixels], outputs, constants),
         opset_imports=[helper.make_opsetid("", 17)],
@@ -80,10 +84,16 @@ def graph() -> onnx.ModelProto:
     return model
 
 
-def write(file: Path, card_text: str | None = None) -> Path:
+def write(
+    file: Path,
+    card_text: str | None = None,
+    *,
+    head: np.ndarray | None = WEIGHTS.T,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
     """Write the model file, with its own card or any other text in the card's place."""
-    model = graph()
-    helper.set_model_props(model, {CARD_KEY: card_text or card().to_json()})
+    model = graph(head)
+    helper.set_model_props(model, {CARD_KEY: card_text or card().to_json(), **(metadata or {})})
     file.write_bytes(sealed(model.SerializeToString()))
     return file
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RecipeError,
         UsageError,
     )
+    from carspotter.explain import Explanation, HeatMap
     from carspotter.names import CarName
     from carspotter.results import Answer, Candidate, Car, Failure, Identification, ModelInfo
     from carspotter.spotter import Spotter, load
@@ -40,6 +41,8 @@ _HOMES = {
     "PhotoError": "errors",
     "RecipeError": "errors",
     "UsageError": "errors",
+    "Explanation": "explain",
+    "HeatMap": "explain",
     "CarName": "names",
     "Answer": "results",
     "Candidate": "results",
@@ -58,8 +61,10 @@ __all__ = [
     "CarName",
     "CarspotterError",
     "DataError",
+    "Explanation",
     "ExportError",
     "Failure",
+    "HeatMap",
     "Identification",
     "MissingExtraError",
     "ModelFileError",

@@ -21,6 +21,9 @@ from carspotter.preprocess import ResizeMode
 
 CARD_KEY = "carspotter.card"
 CHECKSUM_KEY = "carspotter.sha256"
+HEAD_KEY = "carspotter.no_head"
+"""Metadata of a file without the output `head`: why its model has none."""
+
 FORMAT_VERSION = 1
 LOCALISER = "localiser"
 

@@ -202,22 +202,20 @@ def load_detector(file: str | os.PathLike[str], *, threads: int) -> Detector:
     return kind(path, threads=threads)
 
 
-def views(detector: Detector, pixels: Pixels) -> list[tuple[Pixels, Box]]:
-    """Each vehicle on a photo (H, W, 3) uint8 RGB: its part with the margin, and its box.
+def cars(detector: Detector, pixels: Pixels) -> list[tuple[Box, Box]]:
+    """Each vehicle on a photo (H, W, 3) uint8 RGB: its box, and the box with the margin.
 
     The largest comes first: it is the main car.
     """
     height, width = pixels.shape[:2]
-    return [
-        (crop_to_box(pixels, with_margin(vehicle.box, width, height)), vehicle.box)
-        for vehicle in detector.find(pixels)
-    ]
+    found = [vehicle.box for vehicle in detector.find(pixels)]
+    return [(box, with_margin(box, width, height)) for box in found]
 
 
 def main_view(detector: Detector, pixels: Pixels) -> Pixels:
     """The main car's part of a photo; the whole photo where no vehicle is found."""
-    found = views(detector, pixels)
-    return found[0][0] if found else pixels
+    found = cars(detector, pixels)
+    return crop_to_box(pixels, found[0][1]) if found else pixels
 
 
 def with_margin(box: Box, width: int, height: int) -> Box:

@@ -149,3 +149,8 @@ def _parts(name: CarName) -> dict[str, Any]:
         "body": name.body,
         "year": name.year,
     }
+
+
+def in_percent(confidence: float) -> str:
+    """A confidence, 0 to 1, in words: no answer is certain, however the figure rounds."""
+    return "over 99 %" if confidence > 0.99 else f"{100 * confidence:.0f} %"

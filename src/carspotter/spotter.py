@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import difflib
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 import onnxruntime as ort
 
-from carspotter.card import CARD_KEY, Card, parse_card, unsealed
+from carspotter.card import CARD_KEY, HEAD_KEY, Card, parse_card, unsealed
 from carspotter.decide import Decider
-from carspotter.detect import Detector, load_detector, views
-from carspotter.errors import ModelFileError, PhotoError, UsageError
-from carspotter.photo import photo_name, read_photo
-from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
+from carspotter.detect import Detector, load_detector
+from carspotter.errors import ModelFileError, UsageError
+from carspotter.explain import Explanation, HeatMap, class_map
+from carspotter.overlay import drawable
+from carspotter.photo import photo_name
+from carspotter.preprocess import Box
 from carspotter.results import Car, Failure, Identification, ModelInfo
 from carspotter.session import open_session
+from carspotter.stream import in_batches
+from carspotter.views import View, inputs, read_views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import Image
 
     from carspotter.photo import PhotoSource, Pixels
-
-    _Waiting: TypeAlias = deque[tuple[str, Future[list["_View"]]]]
 
 DEFAULT_MODEL = "stanford-cars-lite0"
 
@@ -36,6 +39,9 @@ CropMode: TypeAlias = Literal["auto", "none"]
 """`auto`: each vehicle that a detector finds is looked at by itself; `none`: the whole photo."""
 
 _BATCH = 8
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def shipped_models() -> dict[str, Path]:
@@ -75,12 +81,12 @@ def load(
     return found.with_detector(load_detector(detector, threads=threads or _cores()))
 
 
-class _View(NamedTuple):
-    """What the model looks at: its input, where that is on the photo, and whether it is a car."""
+class _Drawable(NamedTuple):
+    """A photo to be explained: its views, a picture of it to draw on, and its own size."""
 
-    pixels: Pixels
-    box: Box | None
-    is_car: bool = True
+    views: list[View]
+    picture: Image.Image
+    size: tuple[int, int]
 
 
 class Spotter:
@@ -114,9 +120,9 @@ class Spotter:
         self.info = ModelInfo(self.card.name, self.card.version, sha256)
         self._decider = Decider(self.card.classes, self.card.temperature, self.card.thresholds)
 
-    def logits(self, inputs: Pixels) -> NDArray[np.float32]:
+    def logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Logits (N, classes) of inputs (N, S, S, 3) uint8, as `preprocess.to_input` makes them."""
-        return cast("NDArray[np.float32]", self._session.run(["logits"], {"pixels": inputs})[0])
+        return cast("NDArray[np.float32]", self._session.run(["logits"], {"pixels": pixels})[0])
 
     def identify(
         self,
@@ -140,8 +146,8 @@ class Spotter:
             UsageError: `top_k` is below 1, the box is turned around, or another `crop`.
         """
         _check(top_k, box, crop)
-        views = self._views(photo, box, crop)
-        return self._result(photo_name(photo), views, self._all_logits(views), top_k)
+        _, views = self._read(photo, box, crop)
+        return self._identified([(photo_name(photo), views)], top_k)[0]
 
     def identify_many(
         self,
@@ -166,7 +172,76 @@ class Spotter:
             UsageError: as for `identify`.
         """
         _check(top_k, box, crop)
-        return self._identify_many(photos, top_k, box, crop)
+        return self._many(
+            photos,
+            read=lambda photo: self._read(photo, box, crop)[1],
+            finish=lambda ready: self._identified(ready, top_k),
+            failed=lambda result: result,
+        )
+
+    def explain(
+        self,
+        photo: PhotoSource,
+        *,
+        label: str | None = None,
+        top_k: int = 5,
+        box: Box | None = None,
+        crop: CropMode = "auto",
+    ) -> Explanation:
+        """Show where on a photo the model sees what speaks for a class.
+
+        The result is that of `identify`, from the same run of the network.
+
+        Args:
+            photo: as for `identify`.
+            label: the class to explain, on each car; by default each car's most probable class,
+                whatever the level of its answer.
+            top_k: as for `identify`.
+            box: as for `identify`.
+            crop: as for `identify`.
+
+        Raises:
+            PhotoError: as for `identify`.
+            UsageError: as for `identify`, or the model has no such class.
+            ModelFileError: the file does not carry what an exact heat map needs.
+        """
+        _check(top_k, box, crop)
+        wanted = self._explainable(label)
+        ready = self._drawable(photo, box, crop)
+        return self._explained([(photo_name(photo), ready)], wanted, top_k)[0]
+
+    def explain_many(
+        self,
+        photos: Iterable[PhotoSource],
+        *,
+        label: str | None = None,
+        top_k: int = 5,
+        box: Box | None = None,
+        crop: CropMode = "auto",
+    ) -> Iterator[Explanation]:
+        """Explain many photos, in order, as `identify_many` names them.
+
+        A photo that cannot be used gives an explanation whose `result` has `error`.
+
+        Args:
+            photos: as for `identify_many`.
+            label: as for `explain`.
+            top_k: as for `identify`.
+            box: look only here, in each photo.
+            crop: as for `identify`.
+
+        Raises:
+            UsageError: as for `explain`, before the first photo.
+            ModelFileError: as for `explain`, before the first photo.
+        """
+        _check(top_k, box, crop)
+        wanted = self._explainable(label)
+        return self._many(
+            photos,
+            read=lambda photo: self._drawable(photo, box, crop),
+            finish=lambda ready: self._explained(ready, wanted, top_k),
+            failed=Explanation,
+        )
 
     def with_detector(self, detector: Detector | None) -> Spotter:
         """The same model behind another detector, or behind none."""
@@ -174,71 +249,89 @@ class Spotter:
         other._detector = detector
         return other
 
-    def _identify_many(
-        self, photos: Iterable[PhotoSource], top_k: int, box: Box | None, crop: CropMode
-    ) -> Iterator[Identification]:
-        waiting: _Waiting = deque()
-        with ThreadPoolExecutor(self._threads) as pool:
-            try:
-                for photo in photos:
-                    job = pool.submit(self._views, photo, box, crop)
-                    waiting.append((photo_name(photo), job))
-                    if len(waiting) >= 2 * _BATCH:
-                        yield from self._finish(_take(waiting), top_k)
-                while waiting:
-                    yield from self._finish(_take(waiting), top_k)
-            finally:
-                for _, job in waiting:
-                    job.cancel()
+    def _many(
+        self,
+        photos: Iterable[PhotoSource],
+        *,
+        read: Callable[[PhotoSource], T],
+        finish: Callable[[list[tuple[str, T]]], list[R]],
+        failed: Callable[[Identification], R],
+    ) -> Iterator[R]:
+        """Read photos in threads, finish those that could be read a batch at a time, in order."""
+        batches = in_batches(photos, read, threads=self._threads, size=_BATCH)
+        with contextlib.closing(batches):
+            for batch in batches:
+                ready = [(name, it) for name, it in batch if not isinstance(it, Failure)]
+                finished = iter(finish(ready))
+                for name, it in batch:
+                    if isinstance(it, Failure):
+                        yield failed(Identification(name, None, (), None, self.info, error=it))
+                    else:
+                        yield next(finished)
 
-    def _finish(
-        self, batch: Sequence[tuple[str, Future[list[_View]]]], top_k: int
-    ) -> Iterator[Identification]:
-        ready: dict[int, list[_View]] = {}
-        failures: dict[int, Failure] = {}
-        for place, (_, job) in enumerate(batch):
-            try:
-                ready[place] = job.result()
-            except PhotoError as error:
-                failures[place] = Failure(error.code, str(error))
-        rows = iter(self._all_logits([view for views in ready.values() for view in views]))
-        for place, (name, _) in enumerate(batch):
-            if place in failures:
-                failure = failures[place]
-                yield Identification(name, None, (), None, self.info, error=failure)
-            else:
-                views = ready[place]
-                yield self._result(name, views, [next(rows) for _ in views], top_k)
+    def _identified(
+        self, photos: Sequence[tuple[str, list[View]]], top_k: int
+    ) -> list[Identification]:
+        every = [view for _, views in photos for view in views]
+        rows = (row for batch in inputs(every, _BATCH) for row in self.logits(batch))
+        return [
+            self._result(name, views, [next(rows) for _ in views], top_k) for name, views in photos
+        ]
 
-    def _all_logits(self, views: Sequence[_View]) -> list[NDArray[np.float32]]:
-        """Logits (classes,) of each view."""
-        found: list[NDArray[np.float32]] = []
-        for start in range(0, len(views), _BATCH):
-            found += list(self.logits(np.stack([v.pixels for v in views[start : start + _BATCH]])))
+    def _explained(
+        self, photos: Sequence[tuple[str, _Drawable]], wanted: int | None, top_k: int
+    ) -> list[Explanation]:
+        """Explanations of a class by its number; None: of each car's most probable one."""
+        rows: list[tuple[NDArray[np.float32], int, NDArray[np.float32]]] = []
+        for batch in inputs([view for _, photo in photos for view in photo.views], _BATCH):
+            outputs = self._session.run(["logits", "feature_map", "head"], {"pixels": batch})
+            for logits, feature_map in zip(*outputs[:2], strict=True):
+                number = int(logits.argmax()) if wanted is None else wanted
+                rows.append((logits, number, class_map(feature_map, outputs[2][number])))
+        each, found = iter(rows), []
+        for name, (views, picture, size) in photos:
+            own = [next(each) for _ in views]
+            result = self._result(name, views, [logits for logits, *_ in own], top_k)
+            cars = tuple(
+                HeatMap(self.card.classes[number].label, view.box, view.region, evidence)
+                for view, (_, number, evidence) in zip(views, own, strict=True)
+            )
+            found.append(Explanation(result, cars, picture, size))
         return found
 
-    def _views(self, photo: PhotoSource, box: Box | None, crop: CropMode) -> list[_View]:
-        """What to look at on a photo: at least one view, the main car's first."""
-        pixels = read_photo(photo)
-        if box is not None:
-            box = clip_box(box, pixels.shape[1], pixels.shape[0])
-            if box is None:
-                raise PhotoError("box_outside", f"{photo_name(photo)}: the box lies outside of it")
-            return [self._view(crop_to_box(pixels, box), box)]
-        if crop == "none" or self._detector is None:
-            return [self._view(pixels, None)]
-        found = views(self._detector, pixels)
-        if not found:
-            return [self._view(pixels, None, is_car=False)]
-        return [self._view(part, where) for part, where in found]
+    def _explainable(self, label: str | None) -> int | None:
+        """The number of a class that is to be explained, where this model's can be."""
+        if "head" not in {output.name for output in self._session.get_outputs()}:
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            if HEAD_KEY in metadata:
+                raise ModelFileError(f"{self.path}: has no exact heat map: {metadata[HEAD_KEY]}")
+            raise ModelFileError(
+                f"{self.path}: lacks the head's weights, of which a heat map is made, as files of "
+                "older versions do; make it again by `carspotter export`"
+            )
+        if label is None:
+            return None
+        labels = [name.label for name in self.card.classes]
+        if label not in labels:
+            like = difflib.get_close_matches(label, labels, 1)
+            hint = f"; did you mean {like[0]!r}?" if like else ""
+            raise UsageError(f"the model has no class {label!r}{hint}")
+        return labels.index(label)
 
-    def _view(self, pixels: Pixels, box: Box | None, *, is_car: bool = True) -> _View:
-        return _View(to_input(pixels, self.card.input_size, self.card.resize), box, is_car)
+    def _drawable(self, photo: PhotoSource, box: Box | None, crop: CropMode) -> _Drawable:
+        pixels, views = self._read(photo, box, crop)
+        return _Drawable(views, drawable(pixels), (pixels.shape[1], pixels.shape[0]))
+
+    def _read(
+        self, photo: PhotoSource, box: Box | None, crop: CropMode
+    ) -> tuple[Pixels, list[View]]:
+        detector = self._detector if crop == "auto" else None
+        return read_views(photo, self.card, box=box, detector=detector)
 
     def _result(
         self,
         name: str,
-        views: Sequence[_View],
+        views: Sequence[View],
         logits: Sequence[NDArray[np.float32]],
         top_k: int,
     ) -> Identification:
@@ -258,10 +351,6 @@ class Spotter:
             model=self.info,
             others=tuple(Car(answer, best, box) for answer, best, box in further if box),
         )
-
-
-def _take(waiting: _Waiting) -> list[tuple[str, Future[list[_View]]]]:
-    return [waiting.popleft() for _ in range(min(_BATCH, len(waiting)))]
 
 
 def _check(top_k: int, box: Box | None, crop: str) -> None:
@@ -284,6 +373,8 @@ def _check_graph(session: ort.InferenceSession, card: Card, path: Path) -> None:
         and {"logits", "embedding", "feature_map"} <= set(outputs)
         and outputs["logits"][1:] == [classes]
     )
+    if fits and "head" in outputs:
+        fits = outputs["head"] == [classes, outputs["feature_map"][1]]
     if not fits:
         raise ModelFileError(f"{path}: its graph does not fit its card; export it again")
 

@@ -69,12 +69,22 @@ def identify(
         Path | None,
         typer.Option(help="An ONNX file that finds vehicles: a localiser, or a YOLO model."),
     ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write each photo here with a heat map of what speaks for the most probable car, "
+            "as NAME.explain.jpg.",
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Name the cars on photos.
 
     Example: carspotter identify holiday/ 'lot/*.jpg' --json > cars.jsonl
+
+    Example: carspotter identify photo.jpg --explain heat
 
     A photo that cannot be read gets its own error; the others are still answered, and the exit
     code is 1.
@@ -91,6 +101,7 @@ def identify(
             box=box,
             crop=crop,
             detector=detector,
+            explain=explain,
             threads=threads,
             quiet=quiet,
         )

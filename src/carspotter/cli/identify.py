@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from PIL import Image
 
+from carspotter.cli.explain import ENDING, HeatMapFolder
 from carspotter.errors import UsageError
 from carspotter.photo import PHOTO_ENDINGS
+from carspotter.results import in_percent
 from carspotter.spotter import CropMode, load
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def run(
     box: str | None,
     crop: str,
     detector: Path | None,
+    explain: Path | None,
     threads: int | None,
     quiet: bool,
 ) -> int:
@@ -56,6 +59,13 @@ def run(
     # carspotter has a bound of its own, and says so where it is passed.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     spotter = load(model, detector=detector, threads=threads)
+    if explain is None:
+        results = spotter.identify_many(expand(photos), top_k=top, box=area, crop=mode)
+    else:
+        # All names now: what is written must not meet a photo, nor be taken for one.
+        sources = list(expand(photos))
+        explained = spotter.explain_many(sources, top_k=top, box=area, crop=mode)
+        results = HeatMapFolder(explain, sources).written(explained)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be UTF-8; it is printed with escapes, and the run goes on.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -63,9 +73,9 @@ def run(
     show = _printer(style, looks_for_cars)
     failed = 0
     with _Counter(quiet) as count:
-        for found in spotter.identify_many(expand(photos), top_k=top, box=area, crop=mode):
-            failed += found.error is not None
-            show(found)
+        for result in results:
+            failed += result.error is not None
+            show(result)
             count()
     return 1 if failed else 0
 
@@ -113,7 +123,9 @@ def _in_folder(folder: str) -> Iterator[str]:
         yield from (
             os.path.join(place, name)
             for name in sorted(files)
-            if Path(name).suffix.lower() in PHOTO_ENDINGS and not name.startswith(".")
+            if Path(name).suffix.lower() in PHOTO_ENDINGS
+            and not name.startswith(".")
+            and not name.endswith(ENDING)  # what --explain wrote is no photo
         )
     yield from unreadable
 
@@ -159,8 +171,7 @@ def _place(box: Box | None) -> str:
 
 
 def _in_words(answer: Answer) -> str:
-    # No answer is certain, however the figure rounds.
-    percent = "over 99 %" if answer.confidence > 0.99 else f"{100 * answer.confidence:.0f} %"
+    percent = in_percent(answer.confidence)
     if answer.level == "exact":
         return f"{answer.label}, {percent}"
     if answer.level == "model":

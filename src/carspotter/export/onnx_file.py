@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from carspotter import __version__
-from carspotter.card import CARD_KEY, Card, sealed
+from carspotter.card import CARD_KEY, HEAD_KEY, Card, sealed
 from carspotter.data import Crop, DataSet, Picture, open_data_set
 from carspotter.decide import softmax
 from carspotter.errors import DataError, ExportError
 from carspotter.evaluate import Predictions, measure, measure_by, predict
 from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
+from carspotter.export.head import LinearHead, linear_head
 from carspotter.files import replacing
 from carspotter.names import split_name
 from carspotter.spotter import Spotter
@@ -37,6 +38,8 @@ LEAST_AGREEMENT = 0.999
 
 LARGEST_DIFFERENCE = 0.01
 """Of any logit, on real pictures, between file and checkpoint."""
+
+_NO_HEAD = "its logits are not linear in its feature map"
 
 Counter = Callable[[int, int], None]
 
@@ -61,27 +64,56 @@ class Parity:
 
 
 class _FileModel(nn.Module):
-    """The classifier as the file has it: (N, S, S, 3) uint8 in, the three outputs out."""
+    """The classifier as the file has it: (N, S, S, 3) uint8 in, the outputs out."""
 
-    def __init__(self, model: CarClassifier) -> None:
+    def __init__(self, model: CarClassifier, head: LinearHead | None) -> None:
         super().__init__()
         self.model = model
+        self.head = None if head is None else nn.Parameter(head.weight, requires_grad=False)
+        self.bias = None if head is None else nn.Parameter(head.bias, requires_grad=False)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         logits, embedding, feature_map = self.model.outputs(pixels.permute(0, 3, 1, 2))
-        return logits, embedding, feature_map
+        if self.head is None:
+            return logits, embedding, feature_map
+        # The logits from the very weights that are given out: the file holds them once.
+        logits = nn.functional.linear(embedding, self.head, self.bias)
+        return logits, embedding, feature_map, self.head
 
 
 def to_onnx(model: CarClassifier, size: int) -> onnx.ModelProto:
     """A classifier as an ONNX model, without card.
 
+    Where the logits are linear in the feature map, the weights are one more output, `head`; where
+    they are not, the metadata say so.
+
     Args:
         model: in eval mode, on the CPU.
         size: side of the square input, in pixels.
     """
+    head = linear_head(model.eval(), size)
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    outputs = ["logits", "embedding", "feature_map"]
-    return graph_of(_FileModel(model), (example,), outputs, ({0: torch.export.Dim("batch")},))
+    outputs = ["logits", "embedding", "feature_map", *(["head"] if head is not None else [])]
+    dynamic = ({0: torch.export.Dim("batch")},)
+    proto = graph_of(_FileModel(model, head), (example,), outputs, dynamic)
+    if head is not None:
+        _give_out_by_a_node(proto.graph, "head")
+    onnx.helper.set_model_props(proto, {} if head is not None else {HEAD_KEY: _NO_HEAD})
+    return proto
+
+
+def _give_out_by_a_node(graph: onnx.GraphProto, name: str) -> None:
+    """Have an output that is an initializer come from a node.
+
+    Converters to other precisions expect that; onnxruntime folds the node away.
+    """
+    inner = f"{name}.weight"
+    for initializer in graph.initializer:
+        if initializer.name == name:
+            initializer.name = inner
+    for node in graph.node:
+        node.input[:] = [inner if there == name else there for there in node.input]
+    graph.node.append(onnx.helper.make_node("Identity", [inner], [name]))
 
 
 def graph_of(
@@ -124,7 +156,8 @@ def sealed_with(model: onnx.ModelProto, card: str) -> bytes:
     """The bytes of a file of a card in JSON."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
-    onnx.helper.set_model_props(proto, {CARD_KEY: card})
+    kept = {entry.key: entry.value for entry in proto.metadata_props if entry.key == HEAD_KEY}
+    onnx.helper.set_model_props(proto, {**kept, CARD_KEY: card})
     onnx.checker.check_model(proto)
     return sealed(proto.SerializeToString())
 

@@ -79,6 +79,8 @@ class CarClassifier(nn.Module):
             # In the mean of the embeddings lies the mean of the logits: the head is linear then.
             mirrored = self.backbone.forward_features(scaled.flip(3))
             embedding = (embedding + self.backbone.forward_head(mirrored, pre_logits=True)) / 2
+            both = (self._as_map(features) + self._as_map(mirrored).flip(3)) / 2
+            return Outputs(self.head(embedding), embedding, both)
         return Outputs(self.head(embedding), embedding, self._as_map(features))
 
     def _as_map(self, features: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+"""What the model looks at on a photo: the whole, a part of it, or each car that is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from carspotter.card import Card
+from carspotter.detect import Detector, cars
+from carspotter.errors import PhotoError
+from carspotter.photo import photo_name, read_photo
+from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
+
+if TYPE_CHECKING:
+    from carspotter.photo import PhotoSource, Pixels
+
+
+class View(NamedTuple):
+    """One look of the model at a photo.
+
+    Attributes:
+        pixels: (S, S, 3) uint8 RGB, the model's input.
+        box: the car's, in pixels of the upright photo; None where the whole photo is taken.
+        region: what the input shows: the box and, where a detector found it, its margin.
+        is_car: False where a detector found no car on the photo.
+    """
+
+    pixels: Pixels
+    box: Box | None
+    region: Box
+    is_car: bool = True
+
+
+def read_views(
+    photo: PhotoSource, card: Card, *, box: Box | None, detector: Detector | None
+) -> tuple[Pixels, list[View]]:
+    """Read a photo and make the model's inputs of it.
+
+    Args:
+        photo: what `read_photo` takes.
+        card: of the model that is to look.
+        box: look only here; in pixels of the upright photo.
+        detector: else, looks for the cars; None: the photo is taken as a whole.
+
+    Returns:
+        The upright photo (H, W, 3) uint8 RGB, and at least one view, the main car's first.
+
+    Raises:
+        PhotoError: the photo cannot be used, or the box lies outside of it.
+    """
+    pixels = read_photo(photo)
+    height, width = pixels.shape[:2]
+
+    def view(box: Box | None, region: Box, is_car: bool = True) -> View:
+        part = crop_to_box(pixels, region)
+        return View(to_input(part, card.input_size, card.resize), box, region, is_car)
+
+    whole = (0, 0, width, height)
+    if box is not None:
+        inside = clip_box(box, width, height)
+        if inside is None:
+            raise PhotoError("box_outside", f"{photo_name(photo)}: the box lies outside of it")
+        return pixels, [view(inside, inside)]
+    if detector is None:
+        return pixels, [view(None, whole)]
+    found = [view(car, region) for car, region in cars(detector, pixels)]
+    return pixels, found or [view(None, whole, is_car=False)]
+
+
+def inputs(views: Sequence[View], size: int) -> Iterator[Pixels]:
+    """The inputs of views, (n, S, S, 3), at most `size` at a time."""
+    for start in range(0, len(views), size):
+        yield np.stack([view.pixels for view in views[start : start + size]])
