@@ -93,11 +93,14 @@ class Explanation:
     photo: Image.Image | None = None
     size: tuple[int, int] = (0, 0)
 
-    def overlay(self) -> Image.Image:
+    def overlay(self, *, names: bool = True) -> Image.Image:
         """The photo with each car's heat over what the model looked at, its box and its name.
 
         Violet is no evidence, yellow the most on that car; colours of two cars do not compare.
         The picture is RGB, its long side 640 to 1600 pixels.
+
+        Args:
+            names: False leaves boxes and names out.
 
         Raises:
             PhotoError: the photo could not be used.
@@ -115,7 +118,7 @@ class Explanation:
             Tag(None if car.box is None else scaled(car.box, scale), _lines(answer, car.label))
             for car, answer in zip(self.cars, answers, strict=True)
         ]
-        return draw(self.photo, heats, tags)
+        return draw(self.photo, heats, tags if names else [])
 
 
 def _lines(answer: Answer | None, label: str) -> tuple[str, ...]:

@@ -299,9 +299,14 @@ class Spotter:
             found.append(Explanation(result, cars, picture, size))
         return found
 
+    @property
+    def explains(self) -> bool:
+        """Whether the file carries what an exact heat map needs."""
+        return "head" in {output.name for output in self._session.get_outputs()}
+
     def _explainable(self, label: str | None) -> int | None:
         """The number of a class that is to be explained, where this model's can be."""
-        if "head" not in {output.name for output in self._session.get_outputs()}:
+        if not self.explains:
             metadata = self._session.get_modelmeta().custom_metadata_map
             if HEAD_KEY in metadata:
                 raise ModelFileError(f"{self.path}: has no exact heat map: {metadata[HEAD_KEY]}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from carspotter.evaluate.recorded import Recorded, write_recorded
 from carspotter.files import write_text
@@ -13,15 +13,11 @@ from carspotter.report.document import about
 from carspotter.report.evaluation import Evaluation
 from carspotter.report.page import page
 
-if TYPE_CHECKING:
-    from carspotter.photo import Pixels
-
 
 def write_report(
     folder: Path,
     found: Evaluation,
     document: Mapping[str, Any],
-    heat: Callable[[Pixels, int], Pixels] | None = None,
 ) -> None:
     """Write the three files, each whole or not at all.
 
@@ -29,7 +25,6 @@ def write_report(
         folder: made where it is not there.
         found: the evaluation.
         document: the content of metrics.json.
-        heat: as for `page.page`.
     """
     pictures = found.found.pictures
     recorded = Recorded(
@@ -41,5 +36,5 @@ def write_report(
         about=about(found),
     )
     write_recorded(folder / "predictions.parquet", recorded, found.found.logits, found.answers)
-    write_text(folder / "report.html", page(found, document, heat))
+    write_text(folder / "report.html", page(found, document))
     write_text(folder / "metrics.json", json.dumps(document, indent=1) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,14 +74,11 @@ class Gallery:
 
     Args:
         found: the evaluation.
-        heat: a picture and a class number in, the picture with its heat map out; None: no maps.
     """
 
-    def __init__(
-        self, found: Evaluation, heat: Callable[[Pixels, int], Pixels] | None = None
-    ) -> None:
+    def __init__(self, found: Evaluation) -> None:
         self._found = found
-        self._heat = heat
+        self._heat = found.subject.heat
         self._reader = PictureReader()
         self._confidence = found.probabilities.max(axis=1)
 

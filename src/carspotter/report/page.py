@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from carspotter.report import plots
 from carspotter.report.evaluation import Evaluation
 from carspotter.report.gallery import Gallery
 from carspotter.report.templates import render
 
-if TYPE_CHECKING:
-    from carspotter.photo import Pixels
-
 
 def page(
     found: Evaluation,
     document: Mapping[str, Any],
-    heat: Callable[[Pixels, int], Pixels] | None = None,
 ) -> str:
     """The report as HTML.
 
     Args:
         found: the evaluation.
         document: the content of its metrics.json.
-        heat: a picture and a class number in, the picture with its heat map out; None: no maps.
     """
-    gallery = Gallery(found, heat)
+    gallery = Gallery(found)
     drawings = {
         "reliability": plots.reliability_diagram(document["calibration"]),
         "coverage": plots.coverage_curve(found),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from carspotter.data import Crop
 from carspotter.evaluate import Recogniser
 from carspotter.names import Level
 from carspotter.preprocess import ResizeMode
-from carspotter.spotter import load
+from carspotter.spotter import Spotter, load
 from carspotter.train import load_checkpoint
+
+if TYPE_CHECKING:
+    from carspotter.photo import Pixels
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Subject:
         thresholds: the least probability at which a level is answered; None where the file has
             none, as a checkpoint.
         file_size: in bytes.
+        heat: a picture (H, W, 3) uint8 and a class number in, the picture with its heat map out;
+            None where the file has none.
     """
 
     about: dict[str, str]
@@ -40,6 +49,7 @@ class Subject:
     temperature: float
     thresholds: Mapping[Level, float] | None
     file_size: int
+    heat: Callable[[Pixels, int], Pixels] | None = None
 
 
 def load_subject(model: str) -> Subject:
@@ -76,4 +86,10 @@ def load_subject(model: str) -> Subject:
         temperature=card.temperature,
         thresholds=card.thresholds,
         file_size=spotter.path.stat().st_size,
+        heat=functools.partial(_heat, spotter) if spotter.explains else None,
     )
+
+
+def _heat(spotter: Spotter, pixels: Pixels, number: int) -> Pixels:
+    label = spotter.card.classes[number].label
+    return np.asarray(spotter.explain(pixels, label=label, crop="none").overlay(names=False))
