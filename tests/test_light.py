@@ -38,6 +38,8 @@ PUBLIC = {
     "DataError",
     "ExportError",
     "Failure",
+    "Garage",
+    "GarageError",
     "Identification",
     "MissingExtraError",
     "ModelFileError",

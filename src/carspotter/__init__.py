@@ -18,12 +18,14 @@ if TYPE_CHECKING:
         CarspotterError,
         DataError,
         ExportError,
+        GarageError,
         MissingExtraError,
         ModelFileError,
         PhotoError,
         RecipeError,
         UsageError,
     )
+    from carspotter.garage import Garage
     from carspotter.names import CarName
     from carspotter.results import Answer, Candidate, Car, Failure, Identification, ModelInfo
     from carspotter.spotter import Spotter, load
@@ -35,12 +37,14 @@ _HOMES = {
     "CarspotterError": "errors",
     "DataError": "errors",
     "ExportError": "errors",
+    "GarageError": "errors",
     "MissingExtraError": "errors",
     "ModelFileError": "errors",
     "PhotoError": "errors",
     "RecipeError": "errors",
     "UsageError": "errors",
     "CarName": "names",
+    "Garage": "garage",
     "Answer": "results",
     "Candidate": "results",
     "Car": "results",
@@ -60,6 +64,8 @@ __all__ = [
     "DataError",
     "ExportError",
     "Failure",
+    "Garage",
+    "GarageError",
     "Identification",
     "MissingExtraError",
     "ModelFileError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,9 @@ import onnxruntime as ort
 from carspotter.card import CARD_KEY, Card, parse_card, unsealed
 from carspotter.decide import Decider
 from carspotter.detect import Detector, load_detector, views
-from carspotter.errors import ModelFileError, PhotoError, UsageError
+from carspotter.errors import GarageError, ModelFileError, PhotoError, UsageError
+from carspotter.garage import Garage, TaughtScores, read_garage
+from carspotter.likeness import LIKENESS_KEY, PLAIN, Likeness, parse_likeness
 from carspotter.photo import photo_name, read_photo
 from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
 from carspotter.results import Car, Failure, Identification, ModelInfo
@@ -49,6 +51,7 @@ def load(
     model: str | os.PathLike[str] | None = None,
     *,
     detector: str | os.PathLike[str] | None = None,
+    garage: str | os.PathLike[str] | None = None,
     threads: int | None = None,
 ) -> Spotter:
     """Load a model for recognition.
@@ -57,10 +60,12 @@ def load(
         model: a shipped model's name or an ONNX file; by default the embedded model.
         detector: an ONNX file that finds the vehicles on a photo, a localiser of carspotter's or
             one in YOLO's form; by default each photo is looked at as a whole.
+        garage: a file of cars that were taught to this model; they are answered like any other.
         threads: how many to compute with; by default one for each core.
 
     Raises:
         ModelFileError: no such model, or not one of carspotter's, damaged or too new.
+        GarageError: no such garage, not one, damaged, too new, or of another model.
         UsageError: a number of threads below 1.
     """
     shipped = shipped_models()
@@ -70,13 +75,27 @@ def load(
         known = ", ".join(shipped) or "none"
         raise ModelFileError(f"{name}: neither a model file nor a shipped model ({known})")
     found = Spotter(path, threads=threads)
+    if garage is not None:
+        found = found.with_garage(read_garage(Path(garage)))
     if detector is None:
         return found
     return found.with_detector(load_detector(detector, threads=threads or _cores()))
 
 
+class Outputs(NamedTuple):
+    """What the model says of N pictures.
+
+    Attributes:
+        logits: (N, classes) of the classes that it knows.
+        embedding: (N, D).
+    """
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
 class _View(NamedTuple):
-    """What the model looks at: its input, where that is on the photo, and whether it is a car."""
+    """What the model looks at: pixels, where they are on the photo, and whether it is a car."""
 
     pixels: Pixels
     box: Box | None
@@ -113,10 +132,16 @@ class Spotter:
         self.path = path
         self.info = ModelInfo(self.card.name, self.card.version, sha256)
         self._decider = Decider(self.card.classes, self.card.temperature, self.card.thresholds)
+        self.likeness: Likeness = _likeness(self._session, metadata, path)
+        self._taught: TaughtScores | None = None
 
     def logits(self, inputs: Pixels) -> NDArray[np.float32]:
         """Logits (N, classes) of inputs (N, S, S, 3) uint8, as `preprocess.to_input` makes them."""
         return cast("NDArray[np.float32]", self._session.run(["logits"], {"pixels": inputs})[0])
+
+    def outputs(self, inputs: Pixels) -> Outputs:
+        """Logits and embedding of inputs (N, S, S, 3) uint8; `logits` gives the first alone."""
+        return Outputs(*self._session.run(["logits", "embedding"], {"pixels": inputs}))
 
     def identify(
         self,
@@ -174,6 +199,56 @@ class Spotter:
         other._detector = detector
         return other
 
+    def with_garage(self, garage: Garage | None) -> Spotter:
+        """The same model with other taught cars, or with none.
+
+        Raises:
+            GarageError: they were taught to another model.
+        """
+        if garage is not None and garage.model.sha256 != self.info.sha256:
+            raise GarageError(
+                f"the garage was taught to {garage.model.name} ({garage.model.sha256[:12]}), not "
+                f"to {self.info.name} ({self.info.sha256[:12]}), whose embeddings are others: "
+                "take that --model, or teach the cars again"
+            )
+        cars = () if garage is None else garage.cars
+        other = copy.copy(self)
+        card = self.card
+        names = (*card.classes, *(car.name for car in cars))
+        other._decider = Decider(names, card.temperature, card.thresholds)
+        other._taught = None
+        if garage is not None and cars:
+            other._taught = TaughtScores(garage, self.likeness, card.temperature)
+        return other
+
+    def main_view(
+        self,
+        photo: PhotoSource,
+        *,
+        name: str | None = None,
+        box: Box | None = None,
+        crop: CropMode = "auto",
+    ) -> Pixels | None:
+        """What `identify` looks at first: the main car's part of a photo, (h, w, 3) uint8 RGB.
+
+        Args:
+            photo: as for `identify`.
+            name: how errors call the photo; by default its path, or its kind where it has none.
+            box: as for `identify`.
+            crop: as for `identify`.
+
+        Returns:
+            The part; None where the detector finds no car.
+
+        Raises:
+            PhotoError: as for `identify`.
+            UsageError: as for `identify`.
+        """
+        _check(1, box, crop)
+        name = name or photo_name(photo)
+        part = self._parts(read_photo(photo, name=name), name, box, crop)[0]
+        return part.pixels if part.is_car else None
+
     def _identify_many(
         self, photos: Iterable[PhotoSource], top_k: int, box: Box | None, crop: CropMode
     ) -> Iterator[Identification]:
@@ -211,29 +286,41 @@ class Spotter:
                 yield self._result(name, views, [next(rows) for _ in views], top_k)
 
     def _all_logits(self, views: Sequence[_View]) -> list[NDArray[np.float32]]:
-        """Logits (classes,) of each view."""
+        """Logits (classes,) of each view, those of taught cars behind the model's own."""
         found: list[NDArray[np.float32]] = []
         for start in range(0, len(views), _BATCH):
-            found += list(self.logits(np.stack([v.pixels for v in views[start : start + _BATCH]])))
+            inputs = np.stack([v.pixels for v in views[start : start + _BATCH]])
+            found += list(
+                self.logits(inputs) if self._taught is None else self._with_taught(inputs)
+            )
         return found
 
+    def _with_taught(self, inputs: Pixels) -> NDArray[np.float32]:
+        assert self._taught is not None
+        known = self.outputs(inputs)
+        return np.concatenate([known.logits, self._taught(*known)], axis=1)
+
     def _views(self, photo: PhotoSource, box: Box | None, crop: CropMode) -> list[_View]:
-        """What to look at on a photo: at least one view, the main car's first."""
-        pixels = read_photo(photo)
+        """The parts of a photo as the model takes them."""
+        size, resize = self.card.input_size, self.card.resize
+        return [
+            part._replace(pixels=to_input(part.pixels, size, resize))
+            for part in self._parts(read_photo(photo), photo_name(photo), box, crop)
+        ]
+
+    def _parts(self, pixels: Pixels, name: str, box: Box | None, crop: CropMode) -> list[_View]:
+        """What to look at on a photo: at least one part, the main car's first."""
         if box is not None:
             box = clip_box(box, pixels.shape[1], pixels.shape[0])
             if box is None:
-                raise PhotoError("box_outside", f"{photo_name(photo)}: the box lies outside of it")
-            return [self._view(crop_to_box(pixels, box), box)]
+                raise PhotoError("box_outside", f"{name}: the box lies outside of it")
+            return [_View(crop_to_box(pixels, box), box)]
         if crop == "none" or self._detector is None:
-            return [self._view(pixels, None)]
+            return [_View(pixels, None)]
         found = views(self._detector, pixels)
         if not found:
-            return [self._view(pixels, None, is_car=False)]
-        return [self._view(part, where) for part, where in found]
-
-    def _view(self, pixels: Pixels, box: Box | None, *, is_car: bool = True) -> _View:
-        return _View(to_input(pixels, self.card.input_size, self.card.resize), box, is_car)
+            return [_View(pixels, None, is_car=False)]
+        return [_View(part, where) for part, where in found]
 
     def _result(
         self,
@@ -286,6 +373,14 @@ def _check_graph(session: ort.InferenceSession, card: Card, path: Path) -> None:
     )
     if not fits:
         raise ModelFileError(f"{path}: its graph does not fit its card; export it again")
+
+
+def _likeness(session: ort.InferenceSession, metadata: Mapping[str, str], path: Path) -> Likeness:
+    """How a model file says that photos are to be compared."""
+    if LIKENESS_KEY not in metadata:
+        return PLAIN
+    width = next(node.shape[1] for node in session.get_outputs() if node.name == "embedding")
+    return parse_likeness(metadata[LIKENESS_KEY], width, str(path))
 
 
 def _cores() -> int:

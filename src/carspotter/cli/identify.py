@@ -39,6 +39,7 @@ def run(
     box: str | None,
     crop: str,
     detector: Path | None,
+    garage: Path | None,
     threads: int | None,
     quiet: bool,
 ) -> int:
@@ -55,7 +56,7 @@ def run(
     mode = cast("CropMode", crop)
     # carspotter has a bound of its own, and says so where it is passed.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    spotter = load(model, detector=detector, threads=threads)
+    spotter = load(model, detector=detector, garage=garage, threads=threads)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be UTF-8; it is printed with escapes, and the run goes on.
         sys.stdout.reconfigure(errors="backslashreplace")
