@@ -15,7 +15,7 @@ import numpy as np
 
 from carspotter.errors import GarageError, UsageError
 from carspotter.files import locked, replacing
-from carspotter.likeness import Likeness, unit
+from carspotter.likeness import Likeness
 from carspotter.names import CarName, folded
 from carspotter.results import ModelInfo
 
@@ -186,14 +186,15 @@ class TaughtScores:
             np.stack([p.embedding for p in photos]).astype(np.float32),
         )
         starts = np.cumsum([0, *(len(car.photos) for car in garage.cars[:-1])])
-        self._prototypes = unit(np.add.reduceat(features, starts, axis=0))
+        counts = np.array([[len(car.photos)] for car in garage.cars], np.float32)
+        self._means = (np.add.reduceat(features, starts, axis=0) / counts).astype(np.float32)
 
     def __call__(
         self, logits: NDArray[np.float32], embeddings: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Logits (N, cars) for known logits (N, K) and embeddings (N, D) of N pictures."""
         features = self._likeness.features(logits, embeddings)
-        return self._likeness.logits(logits, features, self._prototypes, self._temperature)
+        return self._likeness.logits(features, self._means, self._temperature)
 
 
 def read_garage(path: Path) -> Garage:
@@ -203,7 +204,7 @@ def read_garage(path: Path) -> Garage:
         GarageError: missing, unreadable, damaged, of a newer format, or not a garage.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             parts = {key: file[key] for key in ("about", "logits", "embeddings", "sha256")}
     except FileNotFoundError:
         raise GarageError(f"{path}: no such garage; `carspotter teach` makes one") from None
@@ -276,7 +277,7 @@ def _checksum(parts: dict[str, NDArray[Any]]) -> bytes:
     for key in ("about", "logits", "embeddings"):
         part = np.ascontiguousarray(parts[key])
         digest.update(f"{part.dtype.str} {part.shape} ".encode())
-        digest.update(part)
+        digest.update(part.tobytes())
     return digest.digest()
 
 

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from carspotter.errors import ModelFileError
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
-LIKENESS_KEY = "carspotter.likeness"
+SPACE_KEY = "carspotter.space"
 FORMAT_VERSION = 1
+
+DIRECTIONS = 64
+"""So many directions of a space are damped, of an embedding's thousand or so."""
+
+SHRINKAGE = 3.0
+"""The round covariance added to that of the pictures, as a multiple of its mean variance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,24 +49,34 @@ class Space:
     def straighten(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings (N, D) centred and damped."""
         centred = rooted(embeddings) - self.mean
-        found: NDArray[np.float32] = (
-            centred - ((centred @ self.directions.T) * self.damping) @ self.directions
-        )
-        return found
+        along = (centred @ self.directions.T) * self.damping
+        return (centred - along @ self.directions).astype(np.float32)
+
+    def to_json(self) -> str:
+        """The text that goes into a model file's metadata, under `SPACE_KEY`."""
+        values = {
+            "format_version": FORMAT_VERSION,
+            "mean": _packed(self.mean),
+            "directions": _packed(self.directions),
+            "damping": _packed(self.damping),
+        }
+        return json.dumps(values)
 
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """From photos to logits of taught cars: `slope * cosine + offset + evidence * known`.
+    """From photos to logits of taught cars.
 
-    `known` is the log of the summed exponentials of the known classes' logits. All are in units of
-    calibrated logits, that is, divided by the model's temperature: a softmax over known and taught
-    logits is calibrated.
+    `slope * cosine + offset + spread * (length - 1)`, where `length` is that of the mean of the
+    unit vectors of a car's photos: 1 for one photo, less for several that differ. The constants are
+    in units of calibrated logits, that is, divided by the model's temperature: a softmax over known
+    and taught logits is calibrated.
 
     Attributes:
         slope: of the cosine.
         offset: of a cosine of 0.
-        evidence: 0: the known logits count as they are; 1: only their differences do.
+        spread: a mean of many photos is nearer to any photo than each of them is; this takes it
+            back.
         space: in which embeddings are compared; None: the known logits are compared instead, each
             picture's less their mean. Cars that are taken for the same mixture of known ones are
             alike.
@@ -68,7 +84,7 @@ class Likeness:
 
     slope: float
     offset: float
-    evidence: float
+    spread: float
     space: Space | None = None
 
     def features(
@@ -80,50 +96,63 @@ class Likeness:
         return unit(self.space.straighten(embeddings))
 
     def logits(
-        self,
-        known: NDArray[np.float32],
-        features: NDArray[np.float32],
-        prototypes: NDArray[np.float32],
-        temperature: float,
+        self, features: NDArray[np.float32], means: NDArray[np.float32], temperature: float
     ) -> NDArray[np.float32]:
-        """Logits (N, cars) of taught cars, on the scale of the known ones.
+        """Logits (N, cars) of taught cars, on the scale of the model's own.
 
         Args:
-            known: (N, K) the model's own logits.
-            features: (N, F) unit vectors of the same pictures.
-            prototypes: (cars, F) unit vectors of the taught cars.
+            features: (N, F) unit vectors of the pictures.
+            means: (cars, F) of the unit vectors of each car's photos.
             temperature: the model's.
         """
-        scaled = known.astype(np.float64) / temperature
-        most = scaled.max(axis=1, keepdims=True)
-        total = most + np.log(np.exp(scaled - most).sum(axis=1, keepdims=True))
-        cosine = features @ prototypes.T
-        found = self.slope * cosine + self.offset + self.evidence * total
+        length = np.linalg.norm(means, axis=1)
+        own = self.offset + self.spread * (length - 1)
+        found = self.slope * (features @ unit(means).T) + own
         return (temperature * found).astype(np.float32)
 
-    def to_json(self) -> str:
-        """The text that goes into a model file's metadata, under `LIKENESS_KEY`."""
-        values: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
-            "slope": self.slope,
-            "offset": self.offset,
-            "evidence": self.evidence,
-        }
-        if self.space is not None:
-            values |= {
-                "mean": _packed(self.space.mean),
-                "directions": _packed(self.space.directions),
-                "damping": _packed(self.space.damping),
-            }
-        return json.dumps(values)
+
+PLAIN = Likeness(slope=19.0, offset=1.4, spread=4.3)
+"""For model files that carry no space."""
+
+IN_SPACE = Likeness(slope=27.5, offset=2.4, spread=6.3)
+"""The constants where there is a space."""
 
 
-PLAIN = Likeness(slope=16.0, offset=0.9, evidence=0.14)
-"""For model files that say nothing of likeness."""
+def likeness_in(space: Space | None) -> Likeness:
+    """How photos are compared by a model file that carries this space, or none."""
+    return PLAIN if space is None else replace(IN_SPACE, space=space)
 
 
-def parse_likeness(text: str, width: int, file: str) -> Likeness:
-    """Read back what `Likeness.to_json` gave.
+def fit_space(
+    embeddings: NDArray[np.float32], targets: NDArray[np.int64], directions: int = DIRECTIONS
+) -> Space:
+    """The space of a model, from pictures of the cars that it knows.
+
+    Args:
+        embeddings: (N, D) of pictures of several cars, several of each.
+        targets: (N,) which car each shows.
+        directions: how many are damped, at most.
+    """
+    roots = rooted(embeddings).astype(np.float64)
+    _, numbers, counts = np.unique(targets, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), roots.shape[1]))
+    np.add.at(sums, numbers, roots)
+    residues = roots - (sums / counts[:, None])[numbers]
+    strengths, vectors = np.linalg.eigh(residues.T @ residues / len(residues))
+    # A covariance of so few pictures is shrunk towards a round one, and beyond the strongest
+    # directions it is taken for round.
+    strongest = np.argsort(-strengths)[:directions]
+    ground = SHRINKAGE * strengths.mean()
+    damping = 1 - np.sqrt(ground / np.maximum(strengths[strongest] + ground, 1e-12))
+    return Space(
+        mean=roots.mean(axis=0).astype(np.float32),
+        directions=vectors[:, strongest].T.astype(np.float32),
+        damping=damping.astype(np.float32),
+    )
+
+
+def parse_space(text: str, width: int, file: str) -> Space:
+    """Read back what `Space.to_json` gave.
 
     Args:
         text: from the metadata.
@@ -137,22 +166,16 @@ def parse_likeness(text: str, width: int, file: str) -> Likeness:
         values = json.loads(text)
         if int(values["format_version"]) > FORMAT_VERSION:
             raise ModelFileError(
-                f"{file}: what it says of likeness is of a newer format; pip install -U carspotter"
+                f"{file}: its space is of a newer format; pip install -U carspotter"
             )
-        space = None
-        if "mean" in values:
-            damping = _unpacked(values["damping"], (-1,))
-            space = Space(
-                mean=_unpacked(values["mean"], (width,)),
-                directions=_unpacked(values["directions"], (len(damping), width)),
-                damping=damping,
-            )
-        numbers = [float(values[key]) for key in ("slope", "offset", "evidence")]
-        if not np.isfinite(numbers).all():
-            raise ValueError("a constant is no number")
+        damping = _unpacked(values["damping"], (-1,))
+        return Space(
+            mean=_unpacked(values["mean"], (width,)),
+            directions=_unpacked(values["directions"], (len(damping), width)),
+            damping=damping,
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{file}: what it says of likeness is wrong ({error})") from error
-    return Likeness(*numbers, space=space)
+        raise ModelFileError(f"{file}: its space cannot be read ({error})") from error
 
 
 def rooted(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -176,7 +199,7 @@ def _packed(values: NDArray[np.float32]) -> str:
     return base64.b64encode(np.asarray(values, "<f2").tobytes()).decode("ascii")
 
 
-def _unpacked(text: str, shape: ArrayLike) -> NDArray[np.float32]:
+def _unpacked(text: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     flat = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32)
     if not np.isfinite(flat).all():
         raise ValueError("not all are numbers")

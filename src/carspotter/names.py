@@ -121,10 +121,8 @@ def name_of(
         rest[len(rest) - len(parts[2]) :],
     ]
     if not make.strip() or start >= end or [_lower(p) for p in found] != [_lower(p) for p in parts]:
-        raise UsageError(
-            f"{label}: must be the make, the model, then the body and the year where they are "
-            "given, as in 'BMW M3 Coupe 2012' with --make BMW --body Coupe --year 2012"
-        )
+        wanted = " ".join(filter(None, (make, "MODEL", body, str(year or ""))))
+        raise UsageError(f"{label}: does not read {wanted!r}, as its parts say")
     body = " ".join(found[1]) or None
     return CarName(label, " ".join(found[0]), " ".join(rest[start:end]), body, year)
 

@@ -19,7 +19,7 @@ from carspotter.decide import Decider
 from carspotter.detect import Detector, load_detector, views
 from carspotter.errors import GarageError, ModelFileError, PhotoError, UsageError
 from carspotter.garage import Garage, TaughtScores, read_garage
-from carspotter.likeness import LIKENESS_KEY, PLAIN, Likeness, parse_likeness
+from carspotter.likeness import SPACE_KEY, Likeness, likeness_in, parse_space
 from carspotter.photo import photo_name, read_photo
 from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
 from carspotter.results import Car, Failure, Identification, ModelInfo
@@ -376,11 +376,11 @@ def _check_graph(session: ort.InferenceSession, card: Card, path: Path) -> None:
 
 
 def _likeness(session: ort.InferenceSession, metadata: Mapping[str, str], path: Path) -> Likeness:
-    """How a model file says that photos are to be compared."""
-    if LIKENESS_KEY not in metadata:
-        return PLAIN
+    """How photos are compared by a model file."""
+    if SPACE_KEY not in metadata:
+        return likeness_in(None)
     width = next(node.shape[1] for node in session.get_outputs() if node.name == "embedding")
-    return parse_likeness(metadata[LIKENESS_KEY], width, str(path))
+    return likeness_in(parse_space(metadata[SPACE_KEY], width, str(path)))
 
 
 def _cores() -> int:
