@@ -15,8 +15,9 @@ from PIL import Image
 import carspotter as package
 from carspotter.data import PictureReader, open_data_set
 from carspotter.errors import ModelFileError
+from carspotter.loading import DEFAULT_MODEL, shipped_models
 from carspotter.names import stanford_names
-from carspotter.spotter import DEFAULT_MODEL, Spotter, shipped_models
+from carspotter.spotter import Spotter
 
 
 @pytest.fixture(scope="module")

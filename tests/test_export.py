@@ -20,10 +20,10 @@ from carspotter.card import CARD_KEY, Card, parse_card
 from carspotter.data import PictureReader, open_data_set, stratified_split
 from carspotter.errors import DataError, ExportError, ModelFileError
 from carspotter.export import export_run, onnx_file
+from carspotter.loading import load
 from carspotter.names import LEVELS
 from carspotter.photo import read_photo
 from carspotter.preprocess import to_input
-from carspotter.spotter import load
 from carspotter.train import Recipe, checkpoint, load_checkpoint
 from carspotter.train.model import CarClassifier
 

@@ -39,6 +39,8 @@ PUBLIC = {
     "ExportError",
     "Explanation",
     "Failure",
+    "Garage",
+    "GarageError",
     "HeatMap",
     "Identification",
     "MissingExtraError",

@@ -61,7 +61,7 @@ class TestLoad:
         self, model: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shipped = {"one-model": model, "another-model": model}
-        monkeypatch.setattr("carspotter.spotter.shipped_models", lambda: shipped)
+        monkeypatch.setattr("carspotter.loading.shipped_models", lambda: shipped)
         with pytest.raises(ModelFileError) as raised:
             carspotter.load("no-such-model")
         for name in ("no-such-model", *shipped):

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from carspotter.card import CARD_KEY, Card, sealed
+from carspotter.likeness import SPACE_KEY, Space
 from carspotter.names import CarName, split_name
 
 SIZE = 32
@@ -84,16 +85,26 @@ def graph(head: np.ndarray | None = WEIGHTS.T) -> onnx.ModelProto:
     return model
 
 
+SPACE = Space(
+    mean=np.full(3, 0.19, np.float32),
+    directions=np.zeros((0, 3), np.float32),
+    damping=np.zeros(0, np.float32),
+)
+"""In which dark colours lie far apart."""
+
+
 def write(
     file: Path,
     card_text: str | None = None,
+    space_text: str | None = None,
     *,
     head: np.ndarray | None = WEIGHTS.T,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the model file, with its own card or any other text in the card's place."""
     model = graph(head)
-    helper.set_model_props(model, {CARD_KEY: card_text or card().to_json(), **(metadata or {})})
+    more = {**(metadata or {}), **({} if space_text is None else {SPACE_KEY: space_text})}
+    helper.set_model_props(model, {CARD_KEY: card_text or card().to_json(), **more})
     file.write_bytes(sealed(model.SerializeToString()))
     return file
 

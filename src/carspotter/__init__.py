@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         CarspotterError,
         DataError,
         ExportError,
+        GarageError,
         MissingExtraError,
         ModelFileError,
         PhotoError,
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
         UsageError,
     )
     from carspotter.explain import Explanation, HeatMap
+    from carspotter.garage import Garage
+    from carspotter.loading import load
     from carspotter.names import CarName
     from carspotter.results import Answer, Candidate, Car, Failure, Identification, ModelInfo
-    from carspotter.spotter import Spotter, load
+    from carspotter.spotter import Spotter
 
 __version__ = metadata.version("carspotter")
 
@@ -36,6 +39,7 @@ _HOMES = {
     "CarspotterError": "errors",
     "DataError": "errors",
     "ExportError": "errors",
+    "GarageError": "errors",
     "MissingExtraError": "errors",
     "ModelFileError": "errors",
     "PhotoError": "errors",
@@ -43,6 +47,7 @@ _HOMES = {
     "UsageError": "errors",
     "Explanation": "explain",
     "HeatMap": "explain",
+    "Garage": "garage",
     "CarName": "names",
     "Answer": "results",
     "Candidate": "results",
@@ -51,7 +56,7 @@ _HOMES = {
     "Identification": "results",
     "ModelInfo": "results",
     "Spotter": "spotter",
-    "load": "spotter",
+    "load": "loading",
 }
 
 __all__ = [
@@ -64,6 +69,8 @@ __all__ = [
     "Explanation",
     "ExportError",
     "Failure",
+    "Garage",
+    "GarageError",
     "HeatMap",
     "Identification",
     "MissingExtraError",

@@ -5,6 +5,7 @@ CarspotterError
 │   └── MissingExtraError   a verb needs packages of an extra that is not installed
 ├── PhotoError          one photo cannot be used; `code` says why (see `PhotoError.CODES`)
 ├── ModelFileError      a model file or checkpoint cannot be used
+├── GarageError         a garage of taught cars cannot be used
 ├── DataError           a data set cannot be used
 ├── RecipeError         a training recipe cannot be used
 └── ExportError         a model was not written, since its answers would differ
@@ -54,6 +55,8 @@ class PhotoError(CarspotterError):
             "too_large",
             "too_small",
             "box_outside",
+            "no_car",
+            "taught_before",
         }
     )
 
@@ -66,6 +69,10 @@ class PhotoError(CarspotterError):
 
 class ModelFileError(CarspotterError):
     """A model file or checkpoint is missing, damaged, too new, or not carspotter's."""
+
+
+class GarageError(CarspotterError):
+    """A garage file is missing, damaged, too new, or of another model."""
 
 
 class DataError(CarspotterError):

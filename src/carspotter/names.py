@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+
+from carspotter.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def stanford_names() -> Mapping[str, CarName]:
 
 @functools.cache
 def _stanford_by_folder() -> Mapping[str, CarName]:
-    return {_folded(label): name for label, name in stanford_names().items()}
+    return {folded(label): name for label, name in stanford_names().items()}
 
 
 def split_name(label: str) -> CarName:
@@ -74,13 +75,60 @@ def split_name(label: str) -> CarName:
 
     A label that was bent to fit a folder ("Ram C-V", "Ram C_V", "Ram CV") finds its entry too.
     """
-    found = stanford_names().get(label) or _stanford_by_folder().get(_folded(label))
+    found = stanford_names().get(label) or _stanford_by_folder().get(folded(label))
     return found if found is not None else CarName(label)
 
 
-def _folded(label: str) -> str:
+def folded(label: str) -> str:
     """Letters and digits alone: what survives when a name becomes a folder."""
-    return re.sub(r"[^0-9a-z]", "", label.casefold())
+    return "".join(letter for letter in label.casefold() if letter.isalnum())
+
+
+def name_of(
+    label: str, *, make: str | None = None, body: str | None = None, year: int | None = None
+) -> CarName:
+    """A name of the user's own: split by the parts that are given, or by the table if it is there.
+
+    The label begins with the make, ends with the year, and has the body before that; what is left
+    is the model.
+
+    Args:
+        label: the whole name; spaces at its ends are dropped.
+        make: its make; a name that is to be split needs one.
+        body: its body style, if it has one.
+        year: its year, if it has one.
+
+    Raises:
+        UsageError: an empty name, one of several lines, or parts that are not where they belong.
+    """
+    label = label.strip()
+    if not folded(label) or not label.isprintable():
+        raise UsageError(f"{label!r} is no name of a car: it must be one line of text")
+    if make is None:
+        if body is not None or year is not None:
+            raise UsageError(f"{label}: a name with a body or a year needs its --make too")
+        return split_name(label)
+    rest = label.split()
+    parts = [
+        make.split(),
+        [] if body is None else body.split(),
+        [] if year is None else [str(year)],
+    ]
+    start, end = len(parts[0]), len(rest) - len(parts[1]) - len(parts[2])
+    found = [
+        rest[:start],
+        rest[max(start, end) : len(rest) - len(parts[2])],
+        rest[len(rest) - len(parts[2]) :],
+    ]
+    if not make.strip() or start >= end or [_lower(p) for p in found] != [_lower(p) for p in parts]:
+        wanted = " ".join(filter(None, (make, "MODEL", body, str(year or ""))))
+        raise UsageError(f"{label}: does not read {wanted!r}, as its parts say")
+    body = " ".join(found[1]) or None
+    return CarName(label, " ".join(found[0]), " ".join(rest[start:end]), body, year)
+
+
+def _lower(words: Sequence[str]) -> list[str]:
+    return [word.casefold() for word in words]
 
 
 def group_classes(

@@ -65,7 +65,7 @@ def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
         return _checked_array(source, name)
     if isinstance(source, Image.Image):
         return _pixels(source, name)
-    data = _read_bytes(source, name)
+    data = photo_bytes(source, name)
     if not data:
         raise PhotoError("empty", f"{name}: the file is empty")
     heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
@@ -99,9 +99,15 @@ def photo_name(source: PhotoSource) -> str:
     return named if isinstance(named, str) else "<file>"
 
 
-def _read_bytes(
+def photo_bytes(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes], name: str
 ) -> bytes:
+    """The bytes of a photo's file.
+
+    Raises:
+        PhotoError: it is missing, cannot be read, or is too large.
+        TypeError: the source is of none of these kinds.
+    """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source)
     if not isinstance(source, (str, os.PathLike)) and not hasattr(source, "read"):

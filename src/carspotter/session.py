@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import onnxruntime as ort
@@ -27,3 +28,10 @@ def open_session(data: bytes, path: Path, threads: int) -> ort.InferenceSession:
         return ort.InferenceSession(data, options, ["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no public base
         raise ModelFileError(f"{path}: onnxruntime cannot load it ({error})") from error
+
+
+def cores() -> int:
+    """Cores that this process may use: fewer than the machine's, in a container or by taskset."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
-import onnxruntime as ort
 
-from carspotter.card import CARD_KEY, HEAD_KEY, Card, parse_card, unsealed
+from carspotter.card import Card
 from carspotter.decide import Decider
-from carspotter.detect import Detector, load_detector
-from carspotter.errors import ModelFileError, UsageError
+from carspotter.detect import Detector
+from carspotter.errors import GarageError, UsageError
 from carspotter.explain import Explanation, HeatMap, class_map
+from carspotter.garage import Garage, TaughtScores
+from carspotter.likeness import Likeness
+from carspotter.model_file import ModelFile, Outputs
 from carspotter.overlay import drawable
 from carspotter.photo import photo_name
-from carspotter.preprocess import Box
+from carspotter.preprocess import Box, crop_to_box
 from carspotter.results import Car, Failure, Identification, ModelInfo
-from carspotter.session import open_session
+from carspotter.session import cores
 from carspotter.stream import in_batches
 from carspotter.views import View, inputs, read_views
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from carspotter.photo import PhotoSource, Pixels
 
-DEFAULT_MODEL = "stanford-cars-lite0"
-
 CropMode: TypeAlias = Literal["auto", "none"]
 """`auto`: each vehicle that a detector finds is looked at by itself; `none`: the whole photo."""
 
@@ -42,43 +40,6 @@ _BATCH = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def shipped_models() -> dict[str, Path]:
-    """The models inside the package: name and file."""
-    folder = resources.files("carspotter").joinpath("models")
-    files = sorted(Path(str(folder)).glob("*.onnx"))
-    return {file.stem: file for file in files}
-
-
-def load(
-    model: str | os.PathLike[str] | None = None,
-    *,
-    detector: str | os.PathLike[str] | None = None,
-    threads: int | None = None,
-) -> Spotter:
-    """Load a model for recognition.
-
-    Args:
-        model: a shipped model's name or an ONNX file; by default the embedded model.
-        detector: an ONNX file that finds the vehicles on a photo, a localiser of carspotter's or
-            one in YOLO's form; by default each photo is looked at as a whole.
-        threads: how many to compute with; by default one for each core.
-
-    Raises:
-        ModelFileError: no such model, or not one of carspotter's, damaged or too new.
-        UsageError: a number of threads below 1.
-    """
-    shipped = shipped_models()
-    name = os.fspath(model) if model is not None else DEFAULT_MODEL
-    path = shipped.get(name, Path(name))
-    if not os.path.isfile(path):
-        known = ", ".join(shipped) or "none"
-        raise ModelFileError(f"{name}: neither a model file nor a shipped model ({known})")
-    found = Spotter(path, threads=threads)
-    if detector is None:
-        return found
-    return found.with_detector(load_detector(detector, threads=threads or _cores()))
 
 
 class _Drawable(NamedTuple):
@@ -107,22 +68,45 @@ class Spotter:
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}")
-        data, sha256 = unsealed(path)
-        self._session = open_session(data, path, threads or _cores())
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        if CARD_KEY not in metadata:
-            raise ModelFileError(f"{path}: has no card; make it by `carspotter export`")
-        self.card: Card = parse_card(metadata[CARD_KEY], str(path))
-        _check_graph(self._session, self.card, path)
-        self._threads = threads or _cores()
+        self._threads = threads or cores()
+        self._model = ModelFile(path, self._threads)
         self._detector = detector
-        self.path = path
-        self.info = ModelInfo(self.card.name, self.card.version, sha256)
-        self._decider = Decider(self.card.classes, self.card.temperature, self.card.thresholds)
+        self._taught: TaughtScores | None = None
+        card = self._model.card
+        self._decider = Decider(card.classes, card.temperature, card.thresholds)
+
+    @property
+    def path(self) -> Path:
+        """The model file."""
+        return self._model.path
+
+    @property
+    def card(self) -> Card:
+        """What the model file says of itself."""
+        return self._model.card
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model's name, version and SHA-256."""
+        return self._model.info
+
+    @property
+    def likeness(self) -> Likeness:
+        """How photos of taught cars are compared."""
+        return self._model.likeness
+
+    @property
+    def explains(self) -> bool:
+        """Whether the file carries what an exact heat map needs."""
+        return self._model.explains
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Logits (N, classes) of inputs (N, S, S, 3) uint8, as `preprocess.to_input` makes them."""
-        return cast("NDArray[np.float32]", self._session.run(["logits"], {"pixels": pixels})[0])
+        return self._model.logits(pixels)
+
+    def outputs(self, pixels: Pixels) -> Outputs:
+        """Logits and embedding of inputs (N, S, S, 3) uint8; `logits` gives the first alone."""
+        return self._model.outputs(pixels)
 
     def identify(
         self,
@@ -194,8 +178,8 @@ class Spotter:
 
         Args:
             photo: as for `identify`.
-            label: the class to explain, on each car; by default each car's most probable class,
-                whatever the level of its answer.
+            label: the class to explain, on each car; by default the most probable of the model's
+                own classes, whatever the level of the answer, and where that is a taught car too.
             top_k: as for `identify`.
             box: as for `identify`.
             crop: as for `identify`.
@@ -249,6 +233,54 @@ class Spotter:
         other._detector = detector
         return other
 
+    def with_garage(self, garage: Garage | None) -> Spotter:
+        """The same model with other taught cars, or with none.
+
+        Raises:
+            GarageError: they were taught to another model.
+        """
+        if garage is not None and garage.model.sha256 != self.info.sha256:
+            raise GarageError(
+                f"the garage was taught to {garage.model.name} ({garage.model.sha256[:12]}), not "
+                f"to {self.info.name} ({self.info.sha256[:12]}), whose embeddings are others: "
+                "take that --model, or teach the cars again"
+            )
+        cars = () if garage is None else garage.cars
+        other, card = copy.copy(self), self.card
+        names = (*card.classes, *(car.name for car in cars))
+        other._decider = Decider(names, card.temperature, card.thresholds)
+        other._taught = None
+        if garage is not None and cars:
+            other._taught = TaughtScores(garage, self.likeness, card.temperature)
+        return other
+
+    def main_view(
+        self,
+        photo: PhotoSource,
+        *,
+        name: str | None = None,
+        box: Box | None = None,
+        crop: CropMode = "auto",
+    ) -> Pixels | None:
+        """What `identify` looks at first: the main car's part of a photo, (h, w, 3) uint8 RGB.
+
+        Args:
+            photo: as for `identify`.
+            name: how errors call the photo; by default its path, or its kind where it has none.
+            box: as for `identify`.
+            crop: as for `identify`.
+
+        Returns:
+            The part; None where the detector finds no car.
+
+        Raises:
+            PhotoError: as for `identify`.
+            UsageError: as for `identify`.
+        """
+        _check(1, box, crop)
+        pixels, (first, *_) = self._read(photo, box, crop, name)
+        return crop_to_box(pixels, first.region) if first.is_car else None
+
     def _many(
         self,
         photos: Iterable[PhotoSource],
@@ -273,10 +305,17 @@ class Spotter:
         self, photos: Sequence[tuple[str, list[View]]], top_k: int
     ) -> list[Identification]:
         every = [view for _, views in photos for view in views]
-        rows = (row for batch in inputs(every, _BATCH) for row in self.logits(batch))
+        rows = (row for batch in inputs(every, _BATCH) for row in self._scores(batch))
         return [
             self._result(name, views, [next(rows) for _ in views], top_k) for name, views in photos
         ]
+
+    def _scores(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Logits (N, classes and taught cars): those of taught cars stand behind the model's."""
+        if self._taught is None:
+            return self.logits(pixels)
+        known = self.outputs(pixels)
+        return np.concatenate([known.logits, self._taught(*known)], axis=1)
 
     def _explained(
         self, photos: Sequence[tuple[str, _Drawable]], wanted: int | None, top_k: int
@@ -284,10 +323,13 @@ class Spotter:
         """Explanations of a class by its number; None: of each car's most probable one."""
         rows: list[tuple[NDArray[np.float32], int, NDArray[np.float32]]] = []
         for batch in inputs([view for _, photo in photos for view in photo.views], _BATCH):
-            outputs = self._session.run(["logits", "feature_map", "head"], {"pixels": batch})
-            for logits, feature_map in zip(*outputs[:2], strict=True):
+            seen = self._model.evidence(batch)
+            scores = seen.logits
+            if self._taught is not None:
+                scores = np.concatenate([scores, self._taught(scores, seen.embedding)], axis=1)
+            for row, logits, feature_map in zip(scores, seen.logits, seen.feature_map, strict=True):
                 number = int(logits.argmax()) if wanted is None else wanted
-                rows.append((logits, number, class_map(feature_map, outputs[2][number])))
+                rows.append((row, number, class_map(feature_map, seen.head[number])))
         each, found = iter(rows), []
         for name, (views, picture, size) in photos:
             own = [next(each) for _ in views]
@@ -299,21 +341,9 @@ class Spotter:
             found.append(Explanation(result, cars, picture, size))
         return found
 
-    @property
-    def explains(self) -> bool:
-        """Whether the file carries what an exact heat map needs."""
-        return "head" in {output.name for output in self._session.get_outputs()}
-
     def _explainable(self, label: str | None) -> int | None:
         """The number of a class that is to be explained, where this model's can be."""
-        if not self.explains:
-            metadata = self._session.get_modelmeta().custom_metadata_map
-            if HEAD_KEY in metadata:
-                raise ModelFileError(f"{self.path}: has no exact heat map: {metadata[HEAD_KEY]}")
-            raise ModelFileError(
-                f"{self.path}: lacks the head's weights, of which a heat map is made, as files of "
-                "older versions do; make it again by `carspotter export`"
-            )
+        self._model.need_head()
         if label is None:
             return None
         labels = [name.label for name in self.card.classes]
@@ -328,10 +358,10 @@ class Spotter:
         return _Drawable(views, drawable(pixels), (pixels.shape[1], pixels.shape[0]))
 
     def _read(
-        self, photo: PhotoSource, box: Box | None, crop: CropMode
+        self, photo: PhotoSource, box: Box | None, crop: CropMode, name: str | None = None
     ) -> tuple[Pixels, list[View]]:
         detector = self._detector if crop == "auto" else None
-        return read_views(photo, self.card, box=box, detector=detector)
+        return read_views(photo, self.card, box=box, detector=detector, name=name)
 
     def _result(
         self,
@@ -365,27 +395,3 @@ def _check(top_k: int, box: Box | None, crop: str) -> None:
         raise UsageError(f"the box {box} must have left < right and top < bottom")
     if crop not in get_args(CropMode):
         raise UsageError(f"crop must be {' or '.join(get_args(CropMode))}, not {crop!r}")
-
-
-def _check_graph(session: ort.InferenceSession, card: Card, path: Path) -> None:
-    """Refuse a graph that does not fit its card, before the first photo does."""
-    inputs = {node.name: node.shape for node in session.get_inputs()}
-    outputs = {node.name: node.shape for node in session.get_outputs()}
-    side, classes = card.input_size, len(card.classes)
-    fits = (
-        list(inputs) == ["pixels"]
-        and inputs["pixels"][1:] == [side, side, 3]
-        and {"logits", "embedding", "feature_map"} <= set(outputs)
-        and outputs["logits"][1:] == [classes]
-    )
-    if fits and "head" in outputs:
-        fits = outputs["head"] == [classes, outputs["feature_map"][1]]
-    if not fits:
-        raise ModelFileError(f"{path}: its graph does not fit its card; export it again")
-
-
-def _cores() -> int:
-    """Cores that this process may use: fewer than the machine's, in a container or by taskset."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -34,7 +34,12 @@ class View(NamedTuple):
 
 
 def read_views(
-    photo: PhotoSource, card: Card, *, box: Box | None, detector: Detector | None
+    photo: PhotoSource,
+    card: Card,
+    *,
+    box: Box | None,
+    detector: Detector | None,
+    name: str | None = None,
 ) -> tuple[Pixels, list[View]]:
     """Read a photo and make the model's inputs of it.
 
@@ -43,6 +48,7 @@ def read_views(
         card: of the model that is to look.
         box: look only here; in pixels of the upright photo.
         detector: else, looks for the cars; None: the photo is taken as a whole.
+        name: how errors call the photo; by default its path, or its kind where it has none.
 
     Returns:
         The upright photo (H, W, 3) uint8 RGB, and at least one view, the main car's first.
@@ -50,7 +56,8 @@ def read_views(
     Raises:
         PhotoError: the photo cannot be used, or the box lies outside of it.
     """
-    pixels = read_photo(photo)
+    name = name or photo_name(photo)
+    pixels = read_photo(photo, name=name)
     height, width = pixels.shape[:2]
 
     def view(box: Box | None, region: Box, is_car: bool = True) -> View:
@@ -61,7 +68,7 @@ def read_views(
     if box is not None:
         inside = clip_box(box, width, height)
         if inside is None:
-            raise PhotoError("box_outside", f"{photo_name(photo)}: the box lies outside of it")
+            raise PhotoError("box_outside", f"{name}: the box lies outside of it")
         return pixels, [view(inside, inside)]
     if detector is None:
         return pixels, [view(None, whole)]

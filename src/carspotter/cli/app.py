@@ -9,7 +9,9 @@ import typer
 
 from carspotter import __version__
 from carspotter.cli.data import app as data_app
+from carspotter.cli.garage import app as garage_app
 from carspotter.cli.needs import needs
+from carspotter.cli.options import Body, Data, GarageFile, Json, Make, Model, Quiet, Year
 
 app = typer.Typer(
     help="Point it at a photo and it says which car that is: make, model, body style, year.",
@@ -20,14 +22,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Model = Annotated[
-    str | None, typer.Option("--model", help="A shipped model's name, or an ONNX file.")
-]
-Data = Annotated[Path, typer.Option("--data", help="The data set's folder.")]
-
 app.add_typer(data_app, name="data")
+app.add_typer(garage_app, name="garage")
 
 
 def _version(wanted: bool) -> None:
@@ -77,6 +73,9 @@ def identify(
             "as NAME.explain.jpg.",
         ),
     ] = None,
+    garage: Annotated[
+        Path | None, typer.Option(help="A file of cars that were taught to the model.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -102,7 +101,77 @@ def identify(
             crop=crop,
             detector=detector,
             explain=explain,
+            garage=garage,
             threads=threads,
+            quiet=quiet,
+        )
+    )
+
+
+@app.command()
+def teach(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="MAKE MODEL BODY YEAR, as one word.")],
+    photos: Annotated[
+        list[str],
+        typer.Argument(help="Photos of it, folders, globs, or - for one photo on stdin."),
+    ],
+    garage: GarageFile,
+    make: Make = None,
+    body: Body = None,
+    year: Year = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="These are more photos of a car that is taught already.")
+    ] = False,
+    as_json: Json = False,
+    model: Model = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X1,Y1,X2,Y2", help="Where the car is, in pixels of the upright photo."
+        ),
+    ] = None,
+    crop: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none",
+            help="auto: find the car first, where there is a detector; none: the whole photo.",
+        ),
+    ] = "auto",
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="An ONNX file that finds vehicles: a localiser, or a YOLO model."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Add a car that the model was never trained on, from a few photos, without training.
+
+    Example: carspotter teach "Rivian R1T Crew Cab 2022" r1t/*.jpg --garage garage.npz
+    --make Rivian --body "Crew Cab" --year 2022
+
+    Then: carspotter identify photo.jpg --garage garage.npz
+
+    With --make, --body and --year answers can also be "Rivian R1T" or "Rivian"; without, the name
+    is kept whole. A photo that cannot be used is left out, and the exit code is 1. `carspotter
+    garage` lists, forgets and renames what was taught.
+    """
+    from carspotter.cli.teach import run
+
+    raise typer.Exit(
+        run(
+            name,
+            photos,
+            garage,
+            make=make,
+            body=body,
+            year=year,
+            add=add,
+            model=model,
+            box=box,
+            crop=crop,
+            detector=detector,
+            threads=threads,
+            as_json=as_json,
             quiet=quiet,
         )
     )

@@ -17,9 +17,10 @@ from PIL import Image
 
 from carspotter.cli.explain import ENDING, HeatMapFolder
 from carspotter.errors import UsageError
+from carspotter.loading import load
 from carspotter.photo import PHOTO_ENDINGS
 from carspotter.results import in_percent
-from carspotter.spotter import CropMode, load
+from carspotter.spotter import CropMode
 
 if TYPE_CHECKING:
     from carspotter.photo import PhotoSource
@@ -42,6 +43,7 @@ def run(
     crop: str,
     detector: Path | None,
     explain: Path | None,
+    garage: Path | None,
     threads: int | None,
     quiet: bool,
 ) -> int:
@@ -58,7 +60,7 @@ def run(
     mode = cast("CropMode", crop)
     # carspotter has a bound of its own, and says so where it is passed.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    spotter = load(model, detector=detector, threads=threads)
+    spotter = load(model, detector=detector, garage=garage, threads=threads)
     if explain is None:
         results = spotter.identify_many(expand(photos), top_k=top, box=area, crop=mode)
     else:

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from carspotter.card_text import card_text
-from carspotter.spotter import DEFAULT_MODEL, Spotter, load, shipped_models
+from carspotter.loading import DEFAULT_MODEL, load, shipped_models
+from carspotter.spotter import Spotter
 
 
 def run(*, as_json: bool) -> None:

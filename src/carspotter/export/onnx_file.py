@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import tempfile
 import warnings
@@ -24,6 +25,7 @@ from carspotter.evaluate import Predictions, measure, measure_by, predict
 from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
 from carspotter.export.head import LinearHead, linear_head
 from carspotter.files import replacing
+from carspotter.likeness import SPACE_KEY, Space, fit_space
 from carspotter.names import split_name
 from carspotter.spotter import Spotter
 from carspotter.train import Checkpoint, load_checkpoint
@@ -38,6 +40,9 @@ LEAST_AGREEMENT = 0.999
 
 LARGEST_DIFFERENCE = 0.01
 """Of any logit, on real pictures, between file and checkpoint."""
+
+MOST_OF_A_CAR = 20
+"""Training pictures of a class that are looked at for the space of the embeddings."""
 
 _NO_HEAD = "its logits are not linear in its feature map"
 
@@ -147,19 +152,27 @@ def graph_of(
     return proto
 
 
-def with_card(model: onnx.ModelProto, card: Card) -> bytes:
-    """The bytes of a model file: an ONNX model, its card, and the checksum over all."""
-    return sealed_with(model, card.to_json())
+def with_card(model: onnx.ModelProto, card: Card, space: Space | None = None) -> bytes:
+    """The bytes of a model file: an ONNX model, its card and space, and the checksum over all."""
+    return sealed_with(model, card.to_json(), space)
 
 
-def sealed_with(model: onnx.ModelProto, card: str) -> bytes:
+def sealed_with(model: onnx.ModelProto, card: str, space: Space | None = None) -> bytes:
     """The bytes of a file of a card in JSON."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     kept = {entry.key: entry.value for entry in proto.metadata_props if entry.key == HEAD_KEY}
-    onnx.helper.set_model_props(proto, {**kept, CARD_KEY: card})
+    more = {} if space is None else {SPACE_KEY: space.to_json()}
+    onnx.helper.set_model_props(proto, {**kept, CARD_KEY: card, **more})
     onnx.checker.check_model(proto)
     return sealed(proto.SerializeToString())
+
+
+def with_space(file: bytes, space: Space) -> bytes:
+    """The bytes of a model file that carries a space: another file, with another SHA-256."""
+    model = onnx.load_model_from_string(file)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return sealed_with(model, metadata[CARD_KEY], space)
 
 
 def export_run(
@@ -210,8 +223,11 @@ def export_run(
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "model.onnx"
         file.write_bytes(with_card(model, card))
+        spotter = Spotter(file)
         with counting("exported file") as count:
-            found = _predict(Spotter(file).logits, checkpoint, judged, crop, count)
+            found = _predict(spotter.logits, checkpoint, judged, crop, count)
+        with counting("cars to compare with") as count:
+            space = space_of(spotter, folder.pictures(data, "train"), crop, count)
     parity = _compare(expected.logits, found.logits)
     if parity.agreement < LEAST_AGREEMENT:
         raise ExportError(
@@ -230,8 +246,38 @@ def export_run(
     }
     card = replace(card, accuracy={**card.accuracy, "measured": measured}, notes=notes)
     with replacing(out) as part:
-        part.write_bytes(with_card(model, card))
+        part.write_bytes(with_card(model, card, space))
     return card, parity
+
+
+def space_of(spotter: Spotter, pictures: Sequence[Picture], crop: Crop, progress: Counter) -> Space:
+    """The space in which a model's embeddings are compared, from its training pictures.
+
+    Args:
+        spotter: the model.
+        pictures: of cars that it knows; at most `MOST_OF_A_CAR` of each are looked at.
+        crop: which part of each is taken.
+        progress: called with the number done and the total.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    of_car: collections.Counter[str] = collections.Counter()
+    chosen = []
+    for picture in pictures:
+        of_car[picture.label] += 1
+        if of_car[picture.label] <= MOST_OF_A_CAR:
+            chosen.append(picture)
+    found = predict(
+        chosen,
+        sorted(of_car),
+        lambda inputs: spotter.outputs(inputs).embedding,
+        size=spotter.card.input_size,
+        resize=spotter.card.resize,
+        crop=crop,
+        progress=progress,
+    )
+    return fit_space(found.logits, found.targets)
 
 
 def _figures(found: Predictions, class_names: Sequence[str]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import numpy as np
 
 from carspotter.data import Crop
 from carspotter.evaluate import Recogniser
+from carspotter.loading import load
 from carspotter.names import Level
 from carspotter.preprocess import ResizeMode
-from carspotter.spotter import Spotter, load
+from carspotter.spotter import Spotter
 from carspotter.train import load_checkpoint
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""How well cars are taught that the model was never trained on."""
