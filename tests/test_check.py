@@ -163,21 +163,21 @@ def test_page_needs_no_network_and_runs_nothing(checked: dict[str, Any]) -> None
     assert ONE in html
 
 
-def test_labels_are_escaped_on_the_page(tmp_path: Path, carspotter: Carspotter) -> None:
+def test_labels_are_escaped_on_the_page(tmp_path: Path, carspotter_here: Carspotter) -> None:
     root = tmp_path / "cars"
     for place, label in enumerate(("<b>Bold</b> Coupe 2001", "Plain & Simple Van 2002")):
         (root / "train" / label.replace("/", "_")).mkdir(parents=True)
         put(root, "train", label.replace("/", "_"), "one.jpg", scenery(1))
         put(root, "train", label.replace("/", "_"), "two.jpg", scenery(2 + place))
-    done = carspotter("data", "check", root, "--report", tmp_path / "report", "--quiet")
+    done = carspotter_here("data", "check", root, "--report", tmp_path / "report", "--quiet")
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "report" / "check.html").read_text()
     assert "<b>Bold" not in html
     assert "&lt;b&gt;Bold" in html
 
 
-def test_text_says_what_matters(faulty: Path, carspotter: Carspotter) -> None:
-    done = carspotter("data", "check", faulty, "--quiet")
+def test_text_says_what_matters(faulty: Path, carspotter_here: Carspotter) -> None:
+    done = carspotter_here("data", "check", faulty, "--quiet")
     assert done.returncode == 1
     assert done.stderr == ""
     out = done.stdout
@@ -187,57 +187,57 @@ def test_text_says_what_matters(faulty: Path, carspotter: Carspotter) -> None:
     assert "broken.jpg" in out
 
 
-def test_findings_alone_are_no_failure(tmp_path: Path, carspotter: Carspotter) -> None:
+def test_findings_alone_are_no_failure(tmp_path: Path, carspotter_here: Carspotter) -> None:
     root = clean(tmp_path / "cars", train=2, test=1)
     shutil.copy(
         next((root / "train" / ONE).iterdir()), root / "test" / OTHER / "a copy of another.jpg"
     )
-    done = carspotter("data", "check", root, "--json")
+    done = carspotter_here("data", "check", root, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["summary"]["contradictory"] == 1
 
 
-def test_class_without_a_picture_in_a_split(tmp_path: Path, carspotter: Carspotter) -> None:
+def test_class_without_a_picture_in_a_split(tmp_path: Path, carspotter_here: Carspotter) -> None:
     root = clean(tmp_path / "cars", train=2, test=1)
     shutil.rmtree(root / "test" / OTHER)
-    done = carspotter("data", "check", root, "--quiet")
+    done = carspotter_here("data", "check", root, "--quiet")
     assert done.returncode == 0, done.stderr
     assert f"no picture in test (1):\n  {OTHER}\n" in done.stdout
 
 
-def test_uneven_classes_are_said(tmp_path: Path, carspotter: Carspotter) -> None:
+def test_uneven_classes_are_said(tmp_path: Path, carspotter_here: Carspotter) -> None:
     root = clean(tmp_path / "cars", train=1, test=1)
     for number in range(9):
         put(root, "train", ONE, f"more{number}.jpg", scenery(500 + number))
-    found = json.loads(carspotter("data", "check", root, "--json").stdout)
+    found = json.loads(carspotter_here("data", "check", root, "--json").stdout)
     assert found["summary"]["uneven_splits"] == 1
     assert found["splits"][0]["imbalance"] == 10
 
 
-def test_no_picture_can_be_read(tmp_path: Path, carspotter: Carspotter) -> None:
+def test_no_picture_can_be_read(tmp_path: Path, carspotter_here: Carspotter) -> None:
     for label in NAMES:
         (tmp_path / "cars" / "train" / label).mkdir(parents=True)
         (tmp_path / "cars" / "train" / label / "a.jpg").write_bytes(b"no picture")
-    done = carspotter("data", "check", tmp_path / "cars", "--json")
+    done = carspotter_here("data", "check", tmp_path / "cars", "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 1
     assert (found["summary"]["broken"], found["duplicates"]) == (2, [])
 
 
-def test_boxes_outside_of_their_picture(tmp_path: Path, carspotter: Carspotter) -> None:
+def test_boxes_outside_of_their_picture(tmp_path: Path, carspotter_here: Carspotter) -> None:
     rows = ["file,label,x1,y1,x2,y2"]
     for number in range(4):
         scenery(number).save(tmp_path / f"{number}.jpg")
         box = "300,200,310,220" if number == 2 else "10,10,100,100"
         rows.append(f"{number}.jpg,{NAMES[number % 2]},{box}")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
-    found = json.loads(carspotter("data", "check", tmp_path, "--json").stdout)
+    found = json.loads(carspotter_here("data", "check", tmp_path, "--json").stdout)
     assert found["data"]["layout"] == "table"
     assert [row["picture"] for row in found["faults"]["box_outside"]] == ["train/2.jpg"]
 
 
-def test_parquet_is_checked_too(drawn_data: Path, carspotter: Carspotter) -> None:
-    done = carspotter("data", "check", drawn_data, "--json")
+def test_parquet_is_checked_too(drawn_data: Path, carspotter_here: Carspotter) -> None:
+    done = carspotter_here("data", "check", drawn_data, "--json")
     found = json.loads(done.stdout)
     assert (done.returncode, found["data"]["layout"]) == (0, "huggingface")
     assert found["summary"]["duplicates_exact"] == 0
@@ -246,34 +246,36 @@ def test_parquet_is_checked_too(drawn_data: Path, carspotter: Carspotter) -> Non
 
 @pytest.mark.parametrize("option", ["--report", "--fix"])
 def test_nothing_is_written_into_the_data_set(
-    faulty: Path, carspotter: Carspotter, option: str
+    faulty: Path, carspotter_here: Carspotter, option: str
 ) -> None:
-    said = complaint(carspotter("data", "check", faulty, option, faulty / "found.csv"))
+    said = complaint(carspotter_here("data", "check", faulty, option, faulty / "found.csv"))
     assert "lies in the data set" in said
     assert not (faulty / "found.csv").exists()
 
 
 def test_a_file_of_the_users_is_not_written_over(
-    faulty: Path, carspotter: Carspotter, tmp_path: Path
+    faulty: Path, carspotter_here: Carspotter, tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("file,label\na.jpg,b\n")
-    assert "no list of exclusions" in complaint(carspotter("data", "check", faulty, "--fix", mine))
+    assert "no list of exclusions" in complaint(
+        carspotter_here("data", "check", faulty, "--fix", mine)
+    )
     assert mine.read_text() == "file,label\na.jpg,b\n"
 
 
-def test_a_list_may_be_made_anew(tmp_path: Path, carspotter: Carspotter) -> None:
+def test_a_list_may_be_made_anew(tmp_path: Path, carspotter_here: Carspotter) -> None:
     root = clean(tmp_path / "cars", train=2, test=1)
     mine = tmp_path / "mine.csv"
     mine.write_text("picture,reason\nold,old\n")
-    assert carspotter("data", "check", root, "--fix", mine, "--quiet").returncode == 0
+    assert carspotter_here("data", "check", root, "--fix", mine, "--quiet").returncode == 0
     assert mine.read_text() == "picture,reason\n"
 
 
-def test_wrong_data_is_refused(tmp_path: Path, carspotter: Carspotter) -> None:
-    assert "no such folder" in complaint(carspotter("data", "check", tmp_path / "gone"))
+def test_wrong_data_is_refused(tmp_path: Path, carspotter_here: Carspotter) -> None:
+    assert "no such folder" in complaint(carspotter_here("data", "check", tmp_path / "gone"))
     (tmp_path / "empty").mkdir()
-    assert "no known layout" in complaint(carspotter("data", "check", tmp_path / "empty"))
+    assert "no known layout" in complaint(carspotter_here("data", "check", tmp_path / "empty"))
     one = tmp_path / "one"
     put(one, "train", ONE, "a.jpg", Image.new("RGB", (64, 64)))
-    assert "needs two classes" in complaint(carspotter("data", "check", one))
+    assert "needs two classes" in complaint(carspotter_here("data", "check", one))

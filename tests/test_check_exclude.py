@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Carspotter
-from tiny_study import RECIPE  # type: ignore[import-not-found]
+from tiny_study import RECIPE
 from training import run
 
 from carspotter.data import (

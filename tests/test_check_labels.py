@@ -41,12 +41,14 @@ def recall_and_precision(found: NDArray[np.int64], wrong: NDArray[np.bool_]) -> 
 
 
 def simulated(seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """A classifier of 20 classes that is right on about 87 % of 1,600 pictures."""
+    """A calibrated classifier of 20 classes that is right on about 87 % of 3,000 pictures."""
     rng = np.random.default_rng(seed)
-    targets = np.arange(1600) % 20
-    logits = rng.gumbel(0, 1.0, (1600, 20))
-    logits[np.arange(1600), targets] += 4.5
-    probabilities = softmax(logits.astype(np.float32))
+    logits = rng.normal(0, 1.0, (3000, 20)).astype(np.float32)
+    logits[np.arange(3000), rng.integers(0, 20, 3000)] += rng.gamma(9.0, 0.75, 3000)
+    probabilities = softmax(logits)
+    # Calibrated: the labels are drawn by the probabilities themselves.
+    drawn = rng.random((3000, 1)) > probabilities.cumsum(axis=1)
+    targets = np.minimum(drawn.sum(axis=1), 19).astype(np.int64)
     assert 0.8 < (probabilities.argmax(axis=1) == targets).mean() < 0.95
     return probabilities, targets
 
@@ -144,10 +146,10 @@ def good_rows(root: Path) -> dict[str, list[Any]]:
     return rows
 
 
-def test_suspects_are_listed(data: Path, tmp_path: Path, carspotter: Carspotter) -> None:
+def test_suspects_are_listed(data: Path, tmp_path: Path, carspotter_here: Carspotter) -> None:
     rows = good_rows(data)
     file = write_predictions(tmp_path / "p.parquet", rows)
-    done = carspotter("data", "check", data, "--predictions", file, "--json")
+    done = carspotter_here("data", "check", data, "--predictions", file, "--json")
     assert done.returncode == 0, done.stderr
     labels = json.loads(done.stdout)["labels"]
     assert labels["pictures"] == {"test": 24}
@@ -162,7 +164,7 @@ def test_suspects_are_listed(data: Path, tmp_path: Path, carspotter: Carspotter)
         }
     ]
     report = tmp_path / "report"
-    text = carspotter("data", "check", data, "--predictions", file, "--report", report, "-q")
+    text = carspotter_here("data", "check", data, "--predictions", file, "--report", report, "-q")
     assert f"likely label errors (1):\n  {rows['picture'][0]}: {NAMES[0]}" in text.stdout
     html = (report / "check.html").read_text()
     assert "Likely label errors (1)" in html
@@ -170,13 +172,13 @@ def test_suspects_are_listed(data: Path, tmp_path: Path, carspotter: Carspotter)
 
 
 def test_the_label_in_the_data_set_counts(
-    data: Path, tmp_path: Path, carspotter: Carspotter
+    data: Path, tmp_path: Path, carspotter_here: Carspotter
 ) -> None:
     """Labels that were put right since are right."""
     rows = good_rows(data)
     rows["label"][3] = NAMES[1]
     file = write_predictions(tmp_path / "p.parquet", rows)
-    done = carspotter("data", "check", data, "--predictions", file, "--json")
+    done = carspotter_here("data", "check", data, "--predictions", file, "--json")
     assert len(json.loads(done.stdout)["labels"]["suspects"]) == 1
 
 
@@ -213,24 +215,26 @@ def too_short(rows: dict[str, list[Any]]) -> None:
 def test_predictions_that_do_not_fit(
     data: Path,
     tmp_path: Path,
-    carspotter: Carspotter,
+    carspotter_here: Carspotter,
     change: Callable[[dict[str, list[Any]]], None],
     said: str,
 ) -> None:
     rows = good_rows(data)
     change(rows)
     file = write_predictions(tmp_path / "p.parquet", rows)
-    message = complaint(carspotter("data", "check", data, "--predictions", file))
+    message = complaint(carspotter_here("data", "check", data, "--predictions", file))
     assert said in message
     assert str(file) in message
 
 
-def test_predictions_of_other_classes(data: Path, tmp_path: Path, carspotter: Carspotter) -> None:
+def test_predictions_of_other_classes(
+    data: Path, tmp_path: Path, carspotter_here: Carspotter
+) -> None:
     rows = good_rows(data)
     rows["label"] = ["Other"] * 24
     about = {"class_names": ["Other", "Another"], "format_version": 1}
     file = write_predictions(tmp_path / "p.parquet", rows, about)
-    message = complaint(carspotter("data", "check", data, "--predictions", file))
+    message = complaint(carspotter_here("data", "check", data, "--predictions", file))
     assert f"know no class {NAMES[0]!r}" in message
 
 
@@ -239,22 +243,26 @@ def test_predictions_of_other_classes(data: Path, tmp_path: Path, carspotter: Ca
     [({}, "no class names in it"), ({"class_names": [], "format_version": 9}, "of format 9")],
 )
 def test_files_of_others(
-    data: Path, tmp_path: Path, carspotter: Carspotter, about: dict[str, Any], said: str
+    data: Path, tmp_path: Path, carspotter_here: Carspotter, about: dict[str, Any], said: str
 ) -> None:
     file = write_predictions(tmp_path / "p.parquet", good_rows(data), about)
-    assert said in complaint(carspotter("data", "check", data, "--predictions", file))
+    assert said in complaint(carspotter_here("data", "check", data, "--predictions", file))
 
 
-def test_no_predictions_at_all(data: Path, tmp_path: Path, carspotter: Carspotter) -> None:
-    gone = complaint(carspotter("data", "check", data, "--predictions", tmp_path / "gone.parquet"))
+def test_no_predictions_at_all(data: Path, tmp_path: Path, carspotter_here: Carspotter) -> None:
+    gone = complaint(
+        carspotter_here("data", "check", data, "--predictions", tmp_path / "gone.parquet")
+    )
     assert "gone.parquet: not there" in gone
     (tmp_path / "text.parquet").write_text("no parquet")
-    text = complaint(carspotter("data", "check", data, "--predictions", tmp_path / "text.parquet"))
+    text = complaint(
+        carspotter_here("data", "check", data, "--predictions", tmp_path / "text.parquet")
+    )
     assert "text.parquet: not a predictions.parquet" in text
     flat = tmp_path / "flat.parquet"
     about = {"carspotter": json.dumps({"class_names": list(NAMES), "format_version": 1})}
     table = pa.table({**good_rows(data), "probabilities": [0.5] * 24})
     pq.write_table(table.replace_schema_metadata(about), flat)
     assert "no lists of one length" in complaint(
-        carspotter("data", "check", data, "--predictions", flat)
+        carspotter_here("data", "check", data, "--predictions", flat)
     )
