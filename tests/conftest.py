@@ -54,6 +54,26 @@ def carspotter(tmp_path_factory: pytest.TempPathFactory) -> Carspotter:
     return run
 
 
+@pytest.fixture
+def carspotter_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Carspotter:
+    """Run the command line in the process of the tests: for verbs that are slow to import."""
+    from carspotter.cli import main
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["carspotter", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return run
+
+
 def draw_car(seed: int, hue: int = 0, size: tuple[int, int] = (96, 72)) -> Image.Image:
     """A drawn "car": body, cabin and wheels; its colour tells the class, the rest is random."""
     rng = np.random.default_rng(seed)

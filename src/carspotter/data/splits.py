@@ -4,27 +4,46 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from carspotter.data.exclusions import read_exclusions
 from carspotter.data.index import DataSet, Picture
 from carspotter.errors import DataError
 
 
 def training_parts(
-    data: DataSet, fraction: float, seed: int
+    data: DataSet, fraction: float, seed: int, exclude: str = ""
 ) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
     """The training and the validation part of a data set; the test split is in neither.
 
     The data set's own `val` split validates where there is one. Else a part of the training split
     is set aside for it by `stratified_split`.
 
+    Args:
+        data: the data set.
+        fraction: share of each class of the training split that validates.
+        seed: of the choice.
+        exclude: a file of `exclusions.write_exclusions`; its pictures are in neither part. They
+            go after the split: the others lie where they lie without such a file. Empty: none.
+
     Raises:
-        DataError: there is no training split, or it has too few pictures of a class.
+        DataError: there is no training split, or it has too few pictures of a class; or the file
+            of exclusions cannot be used, or leaves nothing.
     """
     train = data.split("train")
     own = tuple(picture for picture in data.pictures if picture.split == "val")
-    return (train, own) if own else stratified_split(train, fraction, seed)
+    parts = (train, own) if own else stratified_split(train, fraction, seed)
+    if not exclude:
+        return parts
+    file = Path(exclude).expanduser()
+    out = read_exclusions(file, data)
+    kept = tuple(tuple(p for p in part if p.key not in out) for part in parts)
+    for part, use in zip(kept, ("to train on", "to validate on"), strict=True):
+        if not part:
+            raise DataError(f"{file}: leaves no picture {use}")
+    return kept[0], kept[1]
 
 
 def stratified_split(

@@ -138,6 +138,8 @@ def _checked(
 ) -> Recorded:
     pictures, labels = table["picture"].to_pylist(), table["label"].to_pylist()
     column = table["probabilities"].combine_chunks()
+    if not pa.types.is_fixed_size_list(column.type):
+        raise DataError(f"{file}: its probabilities are no lists of one length, but {column.type}")
     flat = column.flatten() if len(pictures) else pa.array([], pa.float32())
     values = np.asarray(flat.to_numpy(zero_copy_only=False), np.float64)
     wrong = {

@@ -186,7 +186,10 @@ def _train(
 ) -> None:
     need_trackers(recipe)
     data = alike(fabric, lambda: open_data_set(data_root))
-    train, val = training_parts(data, recipe.val_fraction, recipe.split_seed)
+    train, val = alike(
+        fabric,
+        lambda: training_parts(data, recipe.val_fraction, recipe.split_seed, recipe.exclude),
+    )
     cars = {"train": train, "val": val}
     agree(fabric, lambda: folder.check(recipe, cars, resume=resume), first=True)
 

@@ -20,7 +20,7 @@ from carspotter.evaluate.metrics import Metrics, guesses_at, level_metrics
 from carspotter.evaluate.recorded import Recorded, read_recorded
 from carspotter.evaluate.reliability import reliability
 from carspotter.names import LEVELS
-from carspotter.report.templates import render
+from carspotter.pages import render
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from carspotter.data import Picture, PictureReader, read_pixels
 from carspotter.errors import PhotoError
 from carspotter.evaluate.confusion import confusion_matrix, most_confused
 from carspotter.evaluate.label_errors import likely_label_errors
+from carspotter.pages import data_uri
 from carspotter.report.evaluation import Evaluation
-
-if TYPE_CHECKING:
-    from carspotter.photo import Pixels
-
-_SIDE = 176
-"""Longest side of a picture in a report, in pixels."""
-
-_QUALITY = 72
-"""Of the JPEG."""
 
 WORST = 24
 PAIRS = 12
@@ -144,12 +132,3 @@ class Gallery:
             guess=self._found.subject.class_names[guess],
             confidence=float(self._confidence[place]),
         )
-
-
-def data_uri(pixels: Pixels) -> str:
-    """A picture (H, W, 3) uint8, shrunk, as a `data:` URI."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -6,10 +6,10 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
+from carspotter.pages import render
 from carspotter.report import plots
 from carspotter.report.evaluation import Evaluation
 from carspotter.report.gallery import Gallery
-from carspotter.report.templates import render
 
 
 def page(

@@ -95,7 +95,10 @@ def _train(
 ) -> None:
     need_trackers(recipe)
     data = alike(fabric, lambda: open_data_set(data_root))
-    parts = training_parts(data, recipe.val_fraction, recipe.split_seed)
+    parts = alike(
+        fabric,
+        lambda: training_parts(data, recipe.val_fraction, recipe.split_seed, recipe.exclude),
+    )
     named_parts = dict(zip(("train", "val"), parts, strict=True))
     agree(fabric, lambda: folder.check(recipe, named_parts, resume=resume), first=True)
     resume = fabric.broadcast(folder.recipe.is_file())  # not yet, where its teachers are trained

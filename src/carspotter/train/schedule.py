@@ -38,6 +38,9 @@ class Schedule(BaseModel):
         0.1, gt=0, lt=1, description="of train, to validate on; not used where there is a val split"
     )
     split_seed: int = Field(0, ge=0, description="draws the validation part")
+    exclude: str = Field(
+        "", description="a list of pictures that are left out, as `data check --fix` writes it"
+    )
     cache_side: int = Field(256, ge=32, description="decoded pictures are kept no larger than this")
 
     # The schedule.

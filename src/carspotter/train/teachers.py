@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # What a teacher shares with its student: the pictures it may learn from, and the machine.
-_SHARED = ("crop", "box_margin", "val_fraction", "split_seed", "precision", "checkpoint_minutes")
+_SHARED = (
+    *("crop", "box_margin", "val_fraction", "split_seed", "exclude"),
+    *("precision", "checkpoint_minutes"),
+)
 
 
 def ready_teachers(

@@ -60,7 +60,7 @@ def check(recipe: Recipe, data_root: Path, console: Console) -> str:
             "name its run by --set 'teachers=[\"RUN\"]'"
         )
     data = open_data_set(data_root)
-    part, validating = training_parts(data, recipe.val_fraction, recipe.split_seed)
+    part, validating = training_parts(data, recipe.val_fraction, recipe.split_seed, recipe.exclude)
     with counting("decoding", console) as progress:
         decoded = decoded_pictures(part, recipe.area(), recipe.cache_side, progress=progress)
     data.need_every_class(part[place].label for place in decoded.kept)

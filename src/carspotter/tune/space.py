@@ -29,6 +29,7 @@ _FIXED = {
     "seed": "a lucky seed is no better recipe",
     "split_seed": _OTHER_PICTURES,
     "val_fraction": _OTHER_PICTURES,
+    "exclude": _OTHER_PICTURES,
     "checkpoint_minutes": "it trains no other model",
     "log_to": "it trains no other model",
 }
