@@ -76,7 +76,8 @@ def _noise(picture: Tensor, sigma: float) -> Tensor:
 
 def _blur(picture: Tensor, sigma: float) -> Tensor:
     sigma *= _scale(picture)
-    return draw.gaussian_blur(picture, [2 * round(3 * sigma) + 1] * 2, [sigma] * 2)
+    found: Tensor = draw.gaussian_blur(picture, [2 * round(3 * sigma) + 1] * 2, [sigma] * 2)
+    return found
 
 
 def _motion(picture: Tensor, length: float) -> Tensor:
@@ -87,23 +88,27 @@ def _motion(picture: Tensor, length: float) -> Tensor:
 def _jpeg(picture: Tensor, quality: float) -> Tensor:
     file = io.BytesIO()
     draw.to_pil_image(picture).save(file, "JPEG", quality=int(quality))
-    return draw.pil_to_tensor(Image.open(file))
+    found: Tensor = draw.pil_to_tensor(Image.open(file))
+    return found
 
 
 def _brightness(picture: Tensor, factor: float) -> Tensor:
     # A whole number would be multiplied in uint8, and run over.
-    return draw.adjust_brightness(picture, float(factor))
+    found: Tensor = draw.adjust_brightness(picture, float(factor))
+    return found
 
 
 def _contrast(picture: Tensor, factor: float) -> Tensor:
-    return draw.adjust_contrast(picture, factor)
+    found: Tensor = draw.adjust_contrast(picture, factor)
+    return found
 
 
 def _pixelate(picture: Tensor, share: float) -> Tensor:
     height, width = picture.shape[-2:]
     small = [max(1, round(side * share / max(1.0, _scale(picture)))) for side in (height, width)]
     reduced = draw.resize(picture, small, antialias=True)
-    return draw.resize(reduced, [height, width], InterpolationMode.NEAREST)
+    found: Tensor = draw.resize(reduced, [height, width], InterpolationMode.NEAREST)
+    return found
 
 
 def _rain(picture: Tensor, drops: float) -> Tensor:

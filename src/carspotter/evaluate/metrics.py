@@ -170,9 +170,9 @@ def _per_name(found: LevelGuesses, weights: NDArray[np.float64]) -> tuple[NDArra
     """Precision, recall, F1, pictures of each name, and 1 where it occurs at all, else 0."""
     count = len(found.names)
     right = found.guesses == found.truth
-    hits = np.bincount(found.truth, weights * right, count)
-    support = np.bincount(found.truth, weights, count)
-    given = np.bincount(found.guesses, weights, count)
+    hits = np.bincount(found.truth, weights * right, count).astype(np.float64)
+    support = np.bincount(found.truth, weights, count).astype(np.float64)
+    given = np.bincount(found.guesses, weights, count).astype(np.float64)
     precision = hits / np.maximum(given, 1)
     recall = hits / np.maximum(support, 1)
     # 2 PR / (P + R), which is 2 TP / (2 TP + FP + FN) and needs no second case.

@@ -124,7 +124,8 @@ class Evaluation:
     @property
     def right(self) -> NDArray[np.bool_]:
         """(N,) whether the most probable class is the right one."""
-        return self.guesses == self.found.targets
+        right: NDArray[np.bool_] = self.guesses == self.found.targets
+        return right
 
 
 def evaluate(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from carspotter.evaluate.confusion import confusion_matrix, most_confused
 from carspotter.evaluate.label_errors import likely_label_errors
 from carspotter.pages import data_uri
 from carspotter.report.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 WORST = 24
 PAIRS = 12
@@ -98,7 +101,7 @@ class Gallery:
                     (names[one], names[other]),
                     pair.mistaken,
                     tuple(self._show(mistakes[:3])),
-                    tuple(self._show(examples)),
+                    tuple(self._show(np.array(examples, np.int64))),
                 )
             )
         return shown
@@ -108,7 +111,7 @@ class Gallery:
         found = self._found
         return self._show(likely_label_errors(found.probabilities, found.found.targets)[:SUSPECTS])
 
-    def _show(self, places: Sequence[int], *, heat: bool = False) -> list[Shown]:
+    def _show(self, places: NDArray[np.int64], *, heat: bool = False) -> list[Shown]:
         found = []
         for place in places:
             try:
