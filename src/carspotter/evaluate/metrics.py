@@ -181,7 +181,10 @@ def _per_name(found: LevelGuesses, weights: NDArray[np.float64]) -> tuple[NDArra
 
 
 def measure(
-    logits: NDArray[np.float32], targets: NDArray[np.int64], class_names: Sequence[str]
+    logits: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    class_names: Sequence[str],
+    temperature: float = 1.0,
 ) -> tuple[Metrics, ...]:
     """Measure predictions at every level; a make's probability is the sum over its classes.
 
@@ -189,11 +192,12 @@ def measure(
         logits: (N, classes).
         targets: (N,) class numbers.
         class_names: in the order of the logits.
+        temperature: of the softmax; it bears on the sums, so on the coarser levels alone.
 
     Returns:
         One for each of `names.LEVELS`.
     """
-    probabilities = softmax(logits)
+    probabilities = softmax(logits, temperature)
     return tuple(
         level_metrics(guesses_at(level, probabilities, targets, class_names)) for level in LEVELS
     )

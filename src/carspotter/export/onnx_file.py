@@ -242,7 +242,7 @@ def export_run(
     measured = {
         "split": "test" if has_test else "validation",
         "crop": checkpoint.recipe.crop,
-        **_figures(found, checkpoint.class_names),
+        **_figures(found, checkpoint.class_names, card.temperature),
     }
     card = replace(card, accuracy={**card.accuracy, "measured": measured}, notes=notes)
     with replacing(out) as part:
@@ -280,12 +280,12 @@ def space_of(spotter: Spotter, pictures: Sequence[Picture], crop: Crop, progress
     return fit_space(found.logits, found.targets)
 
 
-def _figures(found: Predictions, class_names: Sequence[str]) -> dict[str, Any]:
+def _figures(found: Predictions, class_names: Sequence[str], temperature: float) -> dict[str, Any]:
     """What the card says of measured pictures."""
     logits, targets = found.logits, found.targets
     return {
         "pictures": len(targets),
-        **{m.level: m.to_dict() for m in measure(logits, targets, class_names)},
+        **{m.level: m.to_dict() for m in measure(logits, targets, class_names, temperature)},
         "by_body": [m.to_dict() for m in measure_by("body", logits, targets, class_names)],
         "by_make": [m.to_dict() for m in measure_by("make", logits, targets, class_names)],
     }
