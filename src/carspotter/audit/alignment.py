@@ -64,15 +64,15 @@ def similarities(
 def _similarity(one: Tensor, other: Tensor) -> Tensor:
     """(N,) of pictures (N, 1, 64, 64); what is cheap to tell apart is told first."""
     result = torch.zeros(len(one))
-    small = [functional.avg_pool2d(x, 2) for x in (one, other)]
-    left = torch.nonzero(_best_shift(*small) >= _LEAST_PEAK)[:, 0]
+    small, small_other = functional.avg_pool2d(one, 2), functional.avg_pool2d(other, 2)
+    left = torch.nonzero(_best_shift(small, small_other) >= _LEAST_PEAK)[:, 0]
     if not len(left):
         return result
-    small = [x[left] for x in small]
+    small, small_other = small[left], small_other[left]
     fit = torch.zeros(len(left), 4)
     for blur, rounds in ((2.0, 8), (1.0, 5)):
-        fit = _refine(*small, fit, blur, rounds)
-    good = _agreement(*small, fit, 1.0) >= _LEAST_COARSE
+        fit = _refine(small, small_other, fit, blur, rounds)
+    good = _agreement(small, small_other, fit, 1.0) >= _LEAST_COARSE
     left, fit = left[good], fit[good]
     if len(left):
         fit = _refine(one[left], other[left], fit, 0.7, 4)
@@ -88,7 +88,8 @@ def _best_shift(one: Tensor, other: Tensor) -> Tensor:
         fine = fine - fine.mean((2, 3), keepdim=True)
         fine = fine / (fine.square().sum((2, 3), keepdim=True).sqrt() + 1e-6)
         spectra.append(torch.fft.rfft2(fine, s=(2 * _COARSE, 2 * _COARSE)))
-    return torch.fft.irfft2(spectra[0] * spectra[1].conj()).amax((1, 2, 3))
+    shifts: Tensor = torch.fft.irfft2(spectra[0] * spectra[1].conj())
+    return shifts.amax((1, 2, 3))
 
 
 def _refine(one: Tensor, other: Tensor, fit: Tensor, blur: float, rounds: int) -> Tensor:
@@ -147,4 +148,5 @@ def _energy(values: Tensor) -> Tensor:
 
 def _blurred(pictures: Tensor, deviation: float) -> Tensor:
     width = 2 * int(3 * deviation + 0.5) + 1
-    return gaussian_blur(pictures, [width, width], [deviation, deviation])
+    blurred: Tensor = gaussian_blur(pictures, [width, width], [deviation, deviation])
+    return blurred

@@ -144,7 +144,8 @@ def _joined(
     """Pairs that hang together, as lists, with the lowest similarity in each."""
     graph = coo_array((values, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     _, of = connected_components(graph, directed=False)
-    members, lowest = defaultdict(set), defaultdict(lambda: 1.0)
+    members: dict[int, set[int]] = defaultdict(set)
+    lowest: dict[int, float] = defaultdict(lambda: 1.0)
     for (one, other), value in zip(pairs.tolist(), values.tolist(), strict=True):
         part = int(of[one])
         members[part] |= {one, other}

@@ -20,11 +20,11 @@ def exclusions(check: Check) -> tuple[Exclusion, ...]:
     for picture in check.data.pictures:
         if picture.split == "test":
             continue
-        reason = check.broken.get(picture.key)
-        if reason is None:
-            reason = _reason(picture, check.duplicates.copies.get(picture.key, ()), check)
+        broken = check.broken.get(picture.key)
+        copies = check.duplicates.copies.get(picture.key, ())
+        reason = _reason(picture, copies, check) if broken is None else f"broken: {broken}"
         if reason is not None:
-            found.append(Exclusion(picture.key, str(reason)))
+            found.append(Exclusion(picture.key, reason))
     return tuple(found)
 
 
@@ -39,7 +39,8 @@ def _reason(picture: Picture, copies: tuple[Copy, ...], check: Check) -> str | N
         if picture.split == "train" and copy.of.split == "val":
             return f"leak: {_said(picture, copy)}"
     for copy in copies:
-        if copy.exact and check.places[copy.of.key] < check.places[picture.key]:
+        same_split = copy.of.split == picture.split
+        if copy.exact and same_split and check.places[copy.of.key] < check.places[picture.key]:
             return f"duplicate: {_said(picture, copy)}"
     return None
 
