@@ -55,8 +55,6 @@ class PhotoError(CarspotterError):
             "too_large",
             "too_small",
             "box_outside",
-            "no_car",
-            "taught_before",
         }
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from carspotter.errors import GarageError, UsageError
 from carspotter.files import locked, replacing
-from carspotter.likeness import Likeness
+from carspotter.likeness import Likeness, product, unit
 from carspotter.names import CarName, folded
 from carspotter.results import ModelInfo
 
@@ -187,14 +187,18 @@ class TaughtScores:
         )
         starts = np.cumsum([0, *(len(car.photos) for car in garage.cars[:-1])])
         counts = np.array([[len(car.photos)] for car in garage.cars], np.float32)
-        self._means = (np.add.reduceat(features, starts, axis=0) / counts).astype(np.float32)
+        means = (np.add.reduceat(features, starts, axis=0) / counts).astype(np.float32)
+        self._prototypes = unit(means)
+        self._offsets = likeness.offsets(means)
 
     def __call__(
         self, logits: NDArray[np.float32], embeddings: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Logits (N, cars) for known logits (N, K) and embeddings (N, D) of N pictures."""
         features = self._likeness.features(logits, embeddings)
-        return self._likeness.logits(features, self._means, self._temperature)
+        cosines = product(features, self._prototypes)
+        found: NDArray[np.float32] = self._likeness.slope * cosines + self._offsets
+        return (self._temperature * found).astype(np.float32)
 
 
 def read_garage(path: Path) -> Garage:

@@ -49,8 +49,8 @@ class Space:
     def straighten(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings (N, D) centred and damped."""
         centred = rooted(embeddings) - self.mean
-        along = (centred @ self.directions.T) * self.damping
-        return (centred - along @ self.directions).astype(np.float32)
+        along = product(centred, self.directions) * self.damping
+        return (centred - product(along, self.directions.T)).astype(np.float32)
 
     def to_json(self) -> str:
         """The text that goes into a model file's metadata, under `SPACE_KEY`."""
@@ -95,20 +95,10 @@ class Likeness:
             return unit(logits - logits.mean(axis=1, keepdims=True))
         return unit(self.space.straighten(embeddings))
 
-    def logits(
-        self, features: NDArray[np.float32], means: NDArray[np.float32], temperature: float
-    ) -> NDArray[np.float32]:
-        """Logits (N, cars) of taught cars, on the scale of the model's own.
-
-        Args:
-            features: (N, F) unit vectors of the pictures.
-            means: (cars, F) of the unit vectors of each car's photos.
-            temperature: the model's.
-        """
+    def offsets(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is added to the cosines of cars (cars,) by their means (cars, F)."""
         length = np.linalg.norm(means, axis=1)
-        own = self.offset + self.spread * (length - 1)
-        found: NDArray[np.float32] = self.slope * (features @ unit(means).T) + own
-        return (temperature * found).astype(np.float32)
+        return (self.offset + self.spread * (length - 1)).astype(np.float32)
 
 
 PLAIN = Likeness(slope=19.0, offset=1.5, spread=4.7)
@@ -189,6 +179,16 @@ def rooted(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     (arXiv:2101.06395).
     """
     found: NDArray[np.float32] = np.sign(embeddings) * np.sqrt(np.abs(embeddings))
+    return found
+
+
+def product(rows: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scalar products (N, M) of rows (N, F) with others (M, F), in this thread alone.
+
+    The threads of numpy's BLAS go on spinning for a while after a call, and so do onnxruntime's:
+    taking turns on the same cores, they cost a photo more than both computations.
+    """
+    found: NDArray[np.float32] = np.einsum("nf,mf->nm", rows, others)
     return found
 
 

@@ -167,10 +167,12 @@ def _look(
         try:
             photo, sha256 = _content(source, name)
             part = plain.main_view(photo, name=name, box=box, crop=crop)
-            if part is None:
-                raise PhotoError("no_car", f"{name}: no car found; --crop none takes all of it")
         except PhotoError as error:
             seen.failed.append((name, Failure(error.code, str(error))))
+            continue
+        if part is None:
+            reason = f"{name}: no car found; --crop none takes all of it"
+            seen.failed.append((name, Failure("no_car", reason)))
             continue
         seen.photos.append((name, look_at(spotter, part, sha256)))
         found = plain.identify(part, top_k=1, crop="none")
