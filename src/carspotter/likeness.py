@@ -27,6 +27,8 @@ DIRECTIONS = 64
 SHRINKAGE = 3.0
 """The round covariance added to that of the pictures, as a multiple of its mean variance."""
 
+_FEW = 32
+
 
 @dataclass(frozen=True, eq=False)
 class Space:
@@ -97,8 +99,8 @@ class Likeness:
 
     def offsets(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
         """What is added to the cosines of cars (cars,) by their means (cars, F)."""
-        length = np.linalg.norm(means, axis=1)
-        return (self.offset + self.spread * (length - 1)).astype(np.float32)
+        length: NDArray[np.float32] = np.linalg.norm(means, axis=1).astype(np.float32)
+        return self.offset + self.spread * (length - 1)
 
 
 PLAIN = Likeness(slope=19.0, offset=1.5, spread=4.7)
@@ -183,11 +185,13 @@ def rooted(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def product(rows: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scalar products (N, M) of rows (N, F) with others (M, F), in this thread alone.
+    """Scalar products (N, M) of rows (N, F) with others (M, F); of few rows in this thread alone.
 
     The threads of numpy's BLAS go on spinning for a while after a call, and so do onnxruntime's:
     taking turns on the same cores, they cost a photo more than both computations.
     """
+    if len(rows) > _FEW:
+        return rows @ others.T
     found: NDArray[np.float32] = np.einsum("nf,mf->nm", rows, others)
     return found
 
