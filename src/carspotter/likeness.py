@@ -99,9 +99,8 @@ class Likeness:
 
     def offsets(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
         """What is added to the cosines of cars (cars,) by their means (cars, F)."""
-        length = np.linalg.norm(means, axis=1)
-        found: NDArray[np.floating] = self.offset + self.spread * (length - 1)
-        return found.astype(np.float32)
+        length: NDArray[np.float32] = np.linalg.norm(means, axis=1).astype(np.float32)
+        return self.offset + self.spread * (length - 1)
 
 
 PLAIN = Likeness(slope=19.0, offset=1.5, spread=4.7)
