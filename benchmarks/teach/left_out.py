@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from carspotter.data import DataSet, PictureReader, open_data_set
+from benchmarks.views import claim, write_view
+from carspotter.data import DataSet
 from carspotter.data.index import fingerprint
 from carspotter.errors import UsageError
 from carspotter.export import export_run
-from carspotter.files import replacing, write_text
 from carspotter.train import RunFolder, load_recipe, train
 from carspotter.train.batches import stream_seed
 
@@ -49,50 +47,17 @@ def trained_without(
         ExportError: the file would not answer as the checkpoint does.
     """
     about = {"left_out": sorted(left_out), "fingerprint": fingerprint(data.pictures)}
-    _claim(work / "left-out.json", about)
+    claim(work / "left-out.json", about)
     file = work / "model.onnx"
     if file.is_file():
         return file
     view, run = work / "data", RunFolder(work / "run")
-    write_view(data, left_out, view)
+    write_view(((p, p.label) for p in data.pictures if p.label not in left_out), view)
     loaded = load_recipe(recipe, changes)
     if not run.best.is_file() or not _is_done(run, loaded.epochs):
         train(loaded, view, run.path, resume=run.recipe.is_file(), console=console)
     export_run(run.path, file)
     return file
-
-
-def write_view(data: DataSet, left_out: Collection[str], folder: Path) -> None:
-    """A data set's pictures without some classes, as files with a table that comes last."""
-    table = folder / "labels.csv"
-    if table.is_file():
-        return
-    reader = PictureReader()
-    corners = ("x1", "y1", "x2", "y2")
-    with (
-        replacing(table) as part,
-        part.open("w", newline="", encoding="utf-8") as lines,
-    ):
-        writer = csv.writer(lines, lineterminator="\n")
-        boxed = any(picture.box for picture in data.pictures)
-        writer.writerow(["file", "label", "split", *(corners if boxed else ())])
-        kept = (picture for picture in data.pictures if picture.label not in left_out)
-        for number, picture in enumerate(kept):
-            # Folders that are named by splits or classes would be taken for another layout.
-            name = f"pictures/{number:06}{Path(picture.key).suffix or '.jpg'}"
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(reader.read(picture))
-            box = (picture.box or ("",) * 4) if boxed else ()
-            writer.writerow([name, picture.label, picture.split, *box])
-    open_data_set(folder)  # whatever is wrong with it is said now
-
-
-def _claim(file: Path, about: Mapping[str, object]) -> None:
-    """Make a work folder one for these classes and data, or check that it is."""
-    if not file.is_file():
-        write_text(file, json.dumps(about, indent=1) + "\n")
-    elif json.loads(file.read_text(encoding="utf-8")) != about:
-        raise UsageError(f"{file.parent} is of other classes or other data; take another --work")
 
 
 def _is_done(run: RunFolder, epochs: int) -> bool:
