@@ -217,8 +217,8 @@ def test_many_are_explained_as_one(spotter: Spotter, tmp_path: Path) -> None:
 
 def test_the_network_runs_once_and_gives_no_more_than_is_asked(model: Path) -> None:
     spotter = load(model)
-    counting = Counting(spotter._session)
-    spotter._session = counting
+    counting = Counting(spotter._model._session)
+    spotter._model._session = counting
     spotter.identify(plain(RED))
     list(spotter.identify_many([plain(RED)] * 3))
     assert counting.asked == [["logits"]] * 2
