@@ -148,7 +148,7 @@ def test_parity_is_measured_on_the_test_split(exported: tuple[Path, Card, Any]) 
 
 def test_card_is_in_the_file(exported: tuple[Path, Card, Any], session: Any) -> None:
     text = session.get_modelmeta().custom_metadata_map[CARD_KEY]
-    assert json.loads(text)["format_version"] == 1
+    assert json.loads(text)["format_version"] == 2
     card = parse_card(text, "model.onnx")
     assert card == exported[1]
     assert card.name == "tiny"

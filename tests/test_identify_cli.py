@@ -276,7 +276,7 @@ class TestModelFile:
         assert "damaged" in message
 
     def test_of_a_newer_format(self, carspotter: Carspotter, colours: Path, tmp_path: Path) -> None:
-        file = tiny_model.write(tmp_path / "m.onnx", '{"format_version": 2}')
+        file = tiny_model.write(tmp_path / "m.onnx", '{"format_version": 99}')
         assert "pip install -U carspotter" in self.call(carspotter, file, colours)
 
     @pytest.mark.parametrize("name", ["no-such-model", "no/such/file.onnx"])

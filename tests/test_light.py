@@ -43,6 +43,7 @@ PUBLIC = {
     "GarageError",
     "HeatMap",
     "Identification",
+    "LabelSet",
     "MissingExtraError",
     "ModelFileError",
     "ModelInfo",

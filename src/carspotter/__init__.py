@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from carspotter.garage import Garage
     from carspotter.loading import load
     from carspotter.names import CarName
-    from carspotter.results import Answer, Candidate, Car, Failure, Identification, ModelInfo
+    from carspotter.results import (
+        Answer,
+        Candidate,
+        Car,
+        Failure,
+        Identification,
+        LabelSet,
+        ModelInfo,
+    )
     from carspotter.spotter import Spotter
 
 __version__ = metadata.version("carspotter")
@@ -54,6 +62,7 @@ _HOMES = {
     "Car": "results",
     "Failure": "results",
     "Identification": "results",
+    "LabelSet": "results",
     "ModelInfo": "results",
     "Spotter": "spotter",
     "load": "loading",
@@ -73,6 +82,7 @@ __all__ = [
     "GarageError",
     "HeatMap",
     "Identification",
+    "LabelSet",
     "MissingExtraError",
     "ModelFileError",
     "ModelInfo",

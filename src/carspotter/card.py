@@ -24,7 +24,7 @@ CHECKSUM_KEY = "carspotter.sha256"
 HEAD_KEY = "carspotter.no_head"
 """Metadata of a file without the output `head`: why its model has none."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LOCALISER = "localiser"
 
 
@@ -45,6 +45,8 @@ class Card:
         trained_on: the data: layout, split, crop, counts, fingerprint.
         accuracy: measured figures, with split and protocol.
         notes: what figures do not say, as Markdown: use, licence limits, known faults.
+        sets: by promised coverage ("0.95"), the least probability of a class in a set that holds
+            the right one so often.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Card:
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     notes: str = ""
+    sets: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text that goes into the metadata."""
@@ -154,6 +157,8 @@ def _check(card: Card) -> None:
         "temperature": math.isfinite(card.temperature) and card.temperature > 0,
         "thresholds": isinstance(card.thresholds, dict) and set(card.thresholds) == set(LEVELS),
         "notes": isinstance(card.notes, str),
+        "sets": isinstance(card.sets, dict)
+        and all(0 < float(key) < 1 and 0 <= value <= 1 for key, value in card.sets.items()),
     }
     wrong = [name for name, right in fit.items() if not right]
     if wrong:

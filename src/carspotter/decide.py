@@ -66,6 +66,11 @@ class Decider:
                 return Answer(level, _at(first, level), best)
         return Answer("unknown", CarName("unknown"), best)
 
+    def label_set(self, logits: NDArray[np.float32], threshold: float) -> tuple[Candidate, ...]:
+        """The classes that are probable enough, of logits (classes,), best first; at least one."""
+        found = self.candidates(logits, len(self._names))
+        return (found[0], *(one for one in found[1:] if one.confidence >= threshold))
+
     def unknown(self, logits: NDArray[np.float32]) -> Answer:
         """The answer for logits (classes,) of what is no car."""
         probabilities = softmax(logits[None], self._temperature)

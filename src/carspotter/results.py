@@ -85,6 +85,25 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Classes of which one is the right one, as often as is promised.
+
+    Attributes:
+        coverage: the promise: share of such sets that hold the right class, 0 to 1.
+        candidates: the classes, the most probable first; at least one.
+    """
+
+    coverage: float
+    candidates: tuple[Candidate, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "coverage": self.coverage,
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Car:
     """A further car on a photo.
 
@@ -92,17 +111,20 @@ class Car:
         answer: which car it is.
         candidates: the most probable classes, best first.
         box: where it is, in pixels of the upright photo.
+        label_set: a set that holds the right class as often as was asked for; None: not asked.
     """
 
     answer: Answer
     candidates: tuple[Candidate, ...]
     box: Box
+    label_set: LabelSet | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "answer": self.answer.to_dict(),
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "box": list(self.box),
+            **({} if self.label_set is None else {"set": self.label_set.to_dict()}),
         }
 
 
@@ -118,6 +140,7 @@ class Identification:
         model: which model answered.
         error: why there is no answer; None if there is one.
         others: the further cars, the largest first.
+        label_set: a set that holds the main car's class as often as was asked for; None: not asked.
     """
 
     photo: str
@@ -127,6 +150,7 @@ class Identification:
     model: ModelInfo
     error: Failure | None = None
     others: tuple[Car, ...] = ()
+    label_set: LabelSet | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; the keys are part of the public contract."""
@@ -138,6 +162,7 @@ class Identification:
             "others": [car.to_dict() for car in self.others],
             "model": self.model.to_dict(),
             "error": None if self.error is None else self.error.to_dict(),
+            **({} if self.label_set is None else {"set": self.label_set.to_dict()}),
         }
 
 

@@ -22,10 +22,10 @@ from carspotter.model_file import ModelFile, Outputs
 from carspotter.overlay import drawable
 from carspotter.photo import photo_name
 from carspotter.preprocess import Box, crop_to_box
-from carspotter.results import Car, Failure, Identification, ModelInfo
+from carspotter.results import Failure, Identification, ModelInfo
 from carspotter.session import cores
 from carspotter.stream import in_batches
-from carspotter.views import View, inputs, read_views
+from carspotter.views import View, Wish, identification, inputs, read_views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,6 +115,7 @@ class Spotter:
         top_k: int = 5,
         box: Box | None = None,
         crop: CropMode = "auto",
+        coverage: float | None = None,
     ) -> Identification:
         """Name the cars on one photo.
 
@@ -124,14 +125,18 @@ class Spotter:
             box: look only here; left, top, right, bottom in pixels of the upright photo.
             crop: "auto": find the cars first, where there is a detector; "none": take the photo
                 as a whole.
+            coverage: also give each car a set of classes that holds the right one so often, 0.95
+                say; for photos like those that the model was validated on.
 
         Raises:
             PhotoError: the photo cannot be used, or the box lies outside of it.
-            UsageError: `top_k` is below 1, the box is turned around, or another `crop`.
+            UsageError: `top_k` is below 1, the box is turned around, another `crop`, or a coverage
+                for which the model file has no threshold.
         """
         _check(top_k, box, crop)
+        wish = self._wish(top_k, coverage)
         _, views = self._read(photo, box, crop)
-        return self._identified([(photo_name(photo), views)], top_k)[0]
+        return self._identified([(photo_name(photo), views)], wish)[0]
 
     def identify_many(
         self,
@@ -140,6 +145,7 @@ class Spotter:
         top_k: int = 5,
         box: Box | None = None,
         crop: CropMode = "auto",
+        coverage: float | None = None,
     ) -> Iterator[Identification]:
         """Name the cars on many photos, in order; decoding overlaps with recognition.
 
@@ -151,15 +157,17 @@ class Spotter:
             top_k: how many candidates to give.
             box: look only here, in each photo.
             crop: as for `identify`.
+            coverage: as for `identify`.
 
         Raises:
             UsageError: as for `identify`.
         """
         _check(top_k, box, crop)
+        wish = self._wish(top_k, coverage)
         return self._many(
             photos,
             read=lambda photo: self._read(photo, box, crop)[1],
-            finish=lambda ready: self._identified(ready, top_k),
+            finish=lambda ready: self._identified(ready, wish),
             failed=lambda result: result,
         )
 
@@ -192,7 +200,7 @@ class Spotter:
         _check(top_k, box, crop)
         wanted = self._explainable(label)
         ready = self._drawable(photo, box, crop)
-        return self._explained([(photo_name(photo), ready)], wanted, top_k)[0]
+        return self._explained([(photo_name(photo), ready)], wanted, Wish(top_k))[0]
 
     def explain_many(
         self,
@@ -223,7 +231,7 @@ class Spotter:
         return self._many(
             photos,
             read=lambda photo: self._drawable(photo, box, crop),
-            finish=lambda ready: self._explained(ready, wanted, top_k),
+            finish=lambda ready: self._explained(ready, wanted, Wish(top_k)),
             failed=Explanation,
         )
 
@@ -302,12 +310,12 @@ class Spotter:
                         yield next(finished)
 
     def _identified(
-        self, photos: Sequence[tuple[str, list[View]]], top_k: int
+        self, photos: Sequence[tuple[str, list[View]]], wish: Wish
     ) -> list[Identification]:
         every = [view for _, views in photos for view in views]
         rows = (row for batch in inputs(every, _BATCH) for row in self._scores(batch))
         return [
-            self._result(name, views, [next(rows) for _ in views], top_k) for name, views in photos
+            self._result(name, views, [next(rows) for _ in views], wish) for name, views in photos
         ]
 
     def _scores(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -318,7 +326,7 @@ class Spotter:
         return np.concatenate([known.logits, self._taught(*known)], axis=1)
 
     def _explained(
-        self, photos: Sequence[tuple[str, _Drawable]], wanted: int | None, top_k: int
+        self, photos: Sequence[tuple[str, _Drawable]], wanted: int | None, wish: Wish
     ) -> list[Explanation]:
         """Explanations of a class by its number; None: of each car's most probable one."""
         rows: list[tuple[NDArray[np.float32], int, NDArray[np.float32]]] = []
@@ -333,7 +341,7 @@ class Spotter:
         each, found = iter(rows), []
         for name, (views, picture, size) in photos:
             own = [next(each) for _ in views]
-            result = self._result(name, views, [logits for logits, *_ in own], top_k)
+            result = self._result(name, views, [logits for logits, *_ in own], wish)
             cars = tuple(
                 HeatMap(self.card.classes[number].label, view.box, view.region, evidence)
                 for view, (_, number, evidence) in zip(views, own, strict=True)
@@ -368,24 +376,18 @@ class Spotter:
         name: str,
         views: Sequence[View],
         logits: Sequence[NDArray[np.float32]],
-        top_k: int,
+        wish: Wish,
     ) -> Identification:
-        main, *further = [
-            (
-                (self._decider.answer if view.is_car else self._decider.unknown)(row),
-                self._decider.candidates(row, top_k),
-                view.box,
-            )
-            for view, row in zip(views, logits, strict=True)
-        ]
-        return Identification(
-            photo=name,
-            answer=main[0],
-            candidates=main[1],
-            box=main[2],
-            model=self.info,
-            others=tuple(Car(answer, best, box) for answer, best, box in further if box),
-        )
+        return identification(name, views, logits, self._decider, wish, self.info)
+
+    def _wish(self, top_k: int, coverage: float | None) -> Wish:
+        if coverage is None:
+            return Wish(top_k)
+        sets = {float(key): value for key, value in self.card.sets.items()}
+        if coverage not in sets:
+            there = ", ".join(map(str, sorted(sets))) or "none; export it again"
+            raise UsageError(f"{self.path}: no sets of coverage {coverage}; it has {there}")
+        return Wish(top_k, coverage, sets[coverage])
 
 
 def _check(top_k: int, box: Box | None, crop: str) -> None:

@@ -1,4 +1,4 @@
-"""What the model looks at on a photo: the whole, a part of it, or each car that is found."""
+"""What the model looks at on a photo, and from what it says of each look to the photo's result."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from carspotter.card import Card
+from carspotter.decide import Decider
 from carspotter.detect import Detector, cars
 from carspotter.errors import PhotoError
 from carspotter.photo import photo_name, read_photo
 from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
+from carspotter.results import Car, Identification, LabelSet, ModelInfo
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from carspotter.photo import PhotoSource, Pixels
 
 
@@ -31,6 +35,20 @@ class View(NamedTuple):
     box: Box | None
     region: Box
     is_car: bool = True
+
+
+class Wish(NamedTuple):
+    """What is to be said of each car.
+
+    Attributes:
+        top_k: how many candidates.
+        coverage: of the set that is given too; None: no set.
+        least: probability of a class in that set.
+    """
+
+    top_k: int
+    coverage: float | None = None
+    least: float = 0.0
 
 
 def read_views(
@@ -80,3 +98,43 @@ def inputs(views: Sequence[View], size: int) -> Iterator[Pixels]:
     """The inputs of views, (n, S, S, 3), at most `size` at a time."""
     for start in range(0, len(views), size):
         yield np.stack([view.pixels for view in views[start : start + size]])
+
+
+def identification(
+    name: str,
+    views: Sequence[View],
+    logits: Sequence[NDArray[np.float32]],
+    decider: Decider,
+    wish: Wish,
+    model: ModelInfo,
+) -> Identification:
+    """The result of a photo.
+
+    Args:
+        name: of the photo.
+        views: at least one, the main car's first.
+        logits: (classes,) of each view.
+        decider: turns them into answers.
+        wish: what is to be said.
+        model: which one answered.
+    """
+    main, *further = [
+        Car(
+            (decider.answer if view.is_car else decider.unknown)(row),
+            decider.candidates(row, wish.top_k),
+            view.box or view.region,
+            None
+            if wish.coverage is None
+            else LabelSet(wish.coverage, decider.label_set(row, wish.least)),
+        )
+        for view, row in zip(views, logits, strict=True)
+    ]
+    return Identification(
+        photo=name,
+        answer=main.answer,
+        candidates=main.candidates,
+        box=views[0].box,
+        model=model,
+        others=tuple(further),
+        label_set=main.label_set,
+    )

@@ -76,6 +76,13 @@ def identify(
     garage: Annotated[
         Path | None, typer.Option(help="A file of cars that were taught to the model.")
     ] = None,
+    sets: Annotated[
+        bool,
+        typer.Option(
+            "--sets",
+            help="Also give each car a set of names that holds the right one 95 times of 100.",
+        ),
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -102,6 +109,7 @@ def identify(
             detector=detector,
             explain=explain,
             garage=garage,
+            sets=sets,
             threads=threads,
             quiet=quiet,
         )

@@ -25,9 +25,12 @@ from carspotter.spotter import CropMode
 if TYPE_CHECKING:
     from carspotter.photo import PhotoSource
     from carspotter.preprocess import Box
-    from carspotter.results import Answer, Identification
+    from carspotter.results import Answer, Identification, LabelSet
 
 Style: TypeAlias = Literal["text", "json", "csv"]
+
+_COVERAGE = 0.95
+"""Of sets, as --sets gives them."""
 
 _CSV_COLUMNS = ("photo", "level", "label", "make", "model", "body", "year", "confidence", "error")
 
@@ -44,6 +47,7 @@ def run(
     detector: Path | None,
     explain: Path | None,
     garage: Path | None,
+    sets: bool,
     threads: int | None,
     quiet: bool,
 ) -> int:
@@ -54,6 +58,8 @@ def run(
         raise UsageError("- stands for one photo on stdin; give it once")
     if "-" in photos and sys.stdin is None:
         raise UsageError("- stands for a photo on stdin, but stdin is closed")
+    if sets and explain is not None:
+        raise UsageError("--sets and --explain exclude each other")
     area = None if box is None else parse_box(box)
     if crop not in get_args(CropMode):
         raise UsageError(f"--crop {crop}: must be {' or '.join(get_args(CropMode))}")
@@ -62,7 +68,9 @@ def run(
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     spotter = load(model, detector=detector, garage=garage, threads=threads)
     if explain is None:
-        results = spotter.identify_many(expand(photos), top_k=top, box=area, crop=mode)
+        results = spotter.identify_many(
+            expand(photos), top_k=top, box=area, crop=mode, coverage=_COVERAGE if sets else None
+        )
     else:
         # All names now: what is written must not meet a photo, nor be taken for one.
         sources = list(expand(photos))
@@ -163,9 +171,20 @@ def _text(found: Identification, looks_for_cars: bool) -> list[str]:
     place = _place(found.box) if found.others else ""
     return [
         f"{found.photo}: {_in_words(found.answer)}{place}",
+        *_set_in_words(found.label_set),
         *(f"  {100 * c.confidence:5.1f} %  {c.label}" for c in found.candidates),
         *(f"  also: {_in_words(car.answer)}{_place(car.box)}" for car in found.others),
     ]
+
+
+def _set_in_words(found: LabelSet | None) -> list[str]:
+    if found is None:
+        return []
+    names = [candidate.label for candidate in found.candidates]
+    promise = in_percent(found.coverage)
+    if len(names) == 1:
+        return [f"  this one alone, {promise}"]
+    return [f"  one of these {len(names)}, {promise}: {'; '.join(names)}"]
 
 
 def _place(box: Box | None) -> str:

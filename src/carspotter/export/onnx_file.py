@@ -23,6 +23,7 @@ from carspotter.decide import softmax
 from carspotter.errors import DataError, ExportError
 from carspotter.evaluate import Predictions, measure, measure_by, predict
 from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
+from carspotter.evaluate.conformal import COVERAGES, fit_set_threshold
 from carspotter.export.head import LinearHead, linear_head
 from carspotter.files import replacing
 from carspotter.likeness import SPACE_KEY, Space, fit_space
@@ -323,6 +324,7 @@ def _card(checkpoint: Checkpoint, val: Predictions) -> Card:
         for values in (checkpoint.model.mean, checkpoint.model.std)
     )
     exact = measure(val.logits, val.targets, checkpoint.class_names)[0]
+    probabilities = softmax(val.logits, temperature)
     return Card(
         name=checkpoint.recipe.name,
         version=__version__,
@@ -332,9 +334,13 @@ def _card(checkpoint: Checkpoint, val: Predictions) -> Card:
         mean=mean,  # type: ignore[arg-type]
         std=std,  # type: ignore[arg-type]
         temperature=temperature,
-        thresholds=fit_thresholds(softmax(val.logits, temperature), val.targets, names),
+        thresholds=fit_thresholds(probabilities, val.targets, names),
         trained_on=checkpoint.trained_on,
         accuracy={"validation": {"pictures": len(val.targets), **exact.to_dict()}},
+        sets={
+            str(coverage): fit_set_threshold(probabilities, val.targets, coverage)
+            for coverage in COVERAGES
+        },
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from carspotter.data.index import fingerprint
 from carspotter.evaluate import measure_by
 from carspotter.evaluate.bootstrap import share_intervals
+from carspotter.evaluate.conformal import measure_sets
 from carspotter.evaluate.confusion import confusion_matrix, most_confused
 from carspotter.evaluate.metrics import measure_classes
 from carspotter.evaluate.reliability import reliability, risk_coverage, thinned
@@ -57,6 +58,10 @@ def document(found: Evaluation) -> dict[str, Any]:
         },
         "coverage": asdict(thinned(risk_coverage(found.probabilities.max(axis=1), found.right))),
         "answers": _answers(found),
+        "sets": {
+            coverage: measure_sets(found.probabilities, found.found.targets, least).to_dict()
+            for coverage, least in found.subject.sets.items()
+        },
         "by_body": _groups(found, "body"),
         "by_make": _groups(found, "make"),
         "by_class": _classes(found),

@@ -36,6 +36,7 @@ class Subject:
         temperature: of the softmax; 1 where the file has none.
         thresholds: the least probability at which a level is answered; None where the file has
             none, as a checkpoint.
+        sets: by promised coverage, the least probability of a class in a set.
         file_size: in bytes.
         heat: a picture (H, W, 3) uint8 and a class number in, the picture with its heat map out;
             None where the file has none.
@@ -49,6 +50,7 @@ class Subject:
     crop: Crop
     temperature: float
     thresholds: Mapping[Level, float] | None
+    sets: Mapping[str, float]
     file_size: int
     heat: Callable[[Pixels, int], Pixels] | None = None
 
@@ -72,6 +74,7 @@ def load_subject(model: str) -> Subject:
             crop=found.recipe.area(),
             temperature=1.0,
             thresholds=None,
+            sets={},
             file_size=file.stat().st_size,
         )
     spotter = load(model)
@@ -86,6 +89,7 @@ def load_subject(model: str) -> Subject:
         crop=Crop(trained_on.get("crop") == "box", trained_on.get("box_margin", Crop().margin)),
         temperature=card.temperature,
         thresholds=card.thresholds,
+        sets=card.sets,
         file_size=spotter.path.stat().st_size,
         heat=functools.partial(_heat, spotter) if spotter.explains else None,
     )
