@@ -11,7 +11,20 @@ from carspotter import __version__
 from carspotter.cli.data import app as data_app
 from carspotter.cli.garage import app as garage_app
 from carspotter.cli.needs import needs
-from carspotter.cli.options import Body, Data, GarageFile, Json, Make, Model, Quiet, Year
+from carspotter.cli.options import (
+    Body,
+    BoxText,
+    CropText,
+    Data,
+    DetectorFile,
+    GarageFile,
+    Json,
+    Make,
+    Model,
+    Quiet,
+    Threads,
+    Year,
+)
 
 app = typer.Typer(
     help="Point it at a photo and it says which car that is: make, model, body style, year.",
@@ -50,21 +63,9 @@ def identify(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many candidates to give.")] = 5,
     model: Model = None,
-    box: Annotated[
-        str | None,
-        typer.Option(metavar="X1,Y1,X2,Y2", help="Look only here, in pixels of the upright photo."),
-    ] = None,
-    crop: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|none",
-            help="auto: find the cars first, where there is a detector; none: the whole photo.",
-        ),
-    ] = "auto",
-    detector: Annotated[
-        Path | None,
-        typer.Option(help="An ONNX file that finds vehicles: a localiser, or a YOLO model."),
-    ] = None,
+    box: BoxText = None,
+    crop: CropText = "auto",
+    detector: DetectorFile = None,
     explain: Annotated[
         Path | None,
         typer.Option(
@@ -83,7 +84,7 @@ def identify(
             help="Also give each car a set of names that holds the right one 95 times of 100.",
         ),
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Name the cars on photos.
@@ -132,24 +133,10 @@ def teach(
     ] = False,
     as_json: Json = False,
     model: Model = None,
-    box: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X1,Y1,X2,Y2", help="Where the car is, in pixels of the upright photo."
-        ),
-    ] = None,
-    crop: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|none",
-            help="auto: find the car first, where there is a detector; none: the whole photo.",
-        ),
-    ] = "auto",
-    detector: Annotated[
-        Path | None,
-        typer.Option(help="An ONNX file that finds vehicles: a localiser, or a YOLO model."),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: one for each core.")] = None,
+    box: BoxText = None,
+    crop: CropText = "auto",
+    detector: DetectorFile = None,
+    threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
     """Add a car that the model was never trained on, from a few photos, without training.
@@ -337,10 +324,7 @@ def evaluate(
             "data has boxes. Default: as it was trained.",
         ),
     ] = None,
-    detector: Annotated[
-        Path | None,
-        typer.Option(help="An ONNX file that finds vehicles: a localiser, or a YOLO model."),
-    ] = None,
+    detector: DetectorFile = None,
     robustness: Annotated[
         int,
         typer.Option(

@@ -13,6 +13,29 @@ Model = Annotated[
     str | None, typer.Option("--model", help="A shipped model's name, or an ONNX file.")
 ]
 Data = Annotated[Path, typer.Option("--data", help="The data set's folder.")]
+BoxText = Annotated[
+    str | None,
+    typer.Option(
+        "--box", metavar="X1,Y1,X2,Y2", help="Look only here, in pixels of the upright photo."
+    ),
+]
+CropText = Annotated[
+    str,
+    typer.Option(
+        "--crop",
+        metavar="auto|none",
+        help="auto: find the cars first, where there is a detector; none: the whole photo.",
+    ),
+]
+DetectorFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--detector", help="An ONNX file that finds vehicles: a localiser, or a YOLO model."
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Default: one for each core.")
+]
 GarageFile = Annotated[Path, typer.Option("--garage", help="The file of taught cars.")]
 Make = Annotated[str | None, typer.Option(help="The make, with which the name begins.")]
 Body = Annotated[str | None, typer.Option(help="The body style, at the end or before the year.")]
