@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _METHOD = "low_self_confidence"
 """As many as confident learning counts wrong labels, those with the least probable ones.
 
-Of cleanlab's ways to choose, and of its scores to rank by, this found most of the labels that were
-broken at random, with the fewest others: see docs/data.md.
+Of cleanlab's ways to choose, this found most of the labels that were broken at random, with the
+fewest others: see docs/experiments.md.
 """
 
 

@@ -49,7 +49,7 @@ def to_div(drawing: Drawing, name: str) -> str:
     )
 
 
-def _figure(height: int, **layout: Any) -> Drawing:
+def _figure(height: int | None, **layout: Any) -> Drawing:
     return go.Figure(layout={**_LAYOUT, "height": height, **layout})
 
 
@@ -127,9 +127,9 @@ def confusion(found: Evaluation) -> Drawing:
     labels = [names[k] for k in order]
     ticks, makes = _first_of_each([split_name(label).make or label for label in labels])
     drawing = _figure(
-        720,
+        None,  # as high as it is wide: the page says how wide
         dragmode="zoom",
-        margin={"l": 96, "r": 8, "t": 8, "b": 96},
+        margin={"l": 76, "r": 8, "t": 8, "b": 84},
         xaxis={
             "title": "taken for",
             "tickvals": ticks,
@@ -137,6 +137,7 @@ def confusion(found: Evaluation) -> Drawing:
             "tickangle": 90,
             "tickfont": {"size": 10},
             "showgrid": False,
+            "zeroline": False,
             "constrain": "domain",
         },
         yaxis={
@@ -145,6 +146,7 @@ def confusion(found: Evaluation) -> Drawing:
             "ticktext": makes,
             "tickfont": {"size": 10},
             "showgrid": False,
+            "zeroline": False,
             "autorange": "reversed",
             "scaleanchor": "x",
             "constrain": "domain",
