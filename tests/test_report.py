@@ -145,6 +145,7 @@ def test_page_stands_alone(report: Path) -> None:
     assert not re.findall(r"""<script[^>]+src""", page)
     assert "default-src 'none'" in page
     assert page.count("data:image/jpeg") >= 3
+    assert 'class="double"' in page  # the worst error with its heat map
     for text in ("88.89 %", LABELS[0], "odd.png", "ECE", "rain", "not an image"):
         assert text in page
 
