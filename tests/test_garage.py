@@ -433,7 +433,7 @@ class TestNames:
     )
     def test_parts_that_do_not_fit(self, label: str, parts: dict[str, object]) -> None:
         with pytest.raises(UsageError):
-            name_of(label, **parts)  # type: ignore[arg-type]
+            name_of(label, **parts)  # type: ignore[arg-type]  # of several types
 
     def test_names_in_any_script(self, spotter: Spotter, garage: Path) -> None:
         teach(spotter, garage, name_of("日産 サクラ"), [plain(PLUM)])

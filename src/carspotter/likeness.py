@@ -109,8 +109,8 @@ PLAIN = Likeness(slope=19.0, offset=1.5, spread=4.7)
 IN_SPACE = Likeness(slope=26.0, offset=2.8, spread=5.9)
 """The constants where there is a space.
 
-Both were fitted by `benchmarks.teach.measure.fit` with the embedded model on its training split, 20
-of its classes hidden at a time.
+Both were fitted as `python -m benchmarks.teach fit` does, on the training split, but with the
+embedded model, 20 of its classes hidden at a time: it has seen them, so they are a first guess.
 """
 
 
