@@ -131,11 +131,12 @@ def drawn(decoded: DecodedPictures, **changes: Any) -> list[torch.Tensor]:
         {"erasing": 1.0},
         {"rotation": 20.0},
         {"jitter": 0.4},
+        {"recolour": 1.0},
         {"crop_scale": (0.3, 0.5)},
         {"loose": 1.0},
         {"poor": 1.0},
     ],
-    ids=["randaugment", "trivialaugment", "erasing", "rotation", "jitter", "crop", "loose", "poor"],
+    ids=["randaugment", "trivialaugment", "erasing", "rotation", "jitter", "recolour", "crop", "loose", "poor"],
 )
 def test_each_augmentation_changes_pictures(
     decoded: DecodedPictures, changes: dict[str, Any]

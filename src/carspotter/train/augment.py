@@ -76,6 +76,10 @@ def augmentation(recipe: Recipe, size: int) -> v2.Compose:
         steps.append(v2.TrivialAugmentWide(fill=[127.0] * 3))
     if recipe.jitter:
         steps.append(v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter))
+    if recipe.recolour:
+        # Cars of one model come in any paint, of which the training pictures show but some.
+        steps.append(v2.RandomApply([v2.RandomChannelPermutation()], recipe.recolour))
+        steps.append(v2.RandomGrayscale(recipe.recolour / 5))
     if recipe.poor:
         steps.append(v2.RandomApply([poor_camera()], recipe.poor))
     if recipe.erasing:

@@ -51,6 +51,9 @@ class Recipe(Schedule):
     flip: float = Field(0.5, ge=0, le=1)
     rotation: float = Field(5.0, ge=0, le=180, description="degrees to either side")
     jitter: float = Field(0.3, ge=0, le=1, description="of brightness, contrast and saturation")
+    recolour: float = Field(
+        0.0, ge=0, le=1, description="share of pictures whose colours change places; a fifth grey"
+    )
     auto_augment: Literal["none", "randaugment", "trivialaugment"] = "none"
     magnitude: int = Field(9, ge=0, le=30, description="of randaugment")
     loose: float = Field(0.0, ge=0, le=1, description="share of pictures with more around the car")
