@@ -2,10 +2,13 @@
 
 /** Something that the server refused, or could not do. */
 export class Problem extends Error {
-  /** @param {{status?: number, code?: string, title?: string, detail?: string}} given */
-  constructor({ status = 0, code = "", title = "", detail = "" }) {
+  /**
+   * @param {{status?: number, code?: string, title?: string, detail?: string, instance?: string}}
+   *   given as a problem document has it; a status of 0: there was no answer
+   */
+  constructor({ status = 0, code = "", title = "", detail = "", instance = "" }) {
     super(detail || title || code);
-    Object.assign(this, { status, code, title, detail });
+    Object.assign(this, { status, code, title, detail, instance });
   }
 }
 
@@ -90,7 +93,7 @@ export class Api {
       const key = this.#key;
       const answer = await reached(path, { ...request, ...sealed(key), signal });
       if (answer.ok) return answer;
-      if (answer.status === 401 || answer.status === 403) {
+      if (answer.status === 401) {
         await answer.body?.cancel();
         await this.#newKey(key);
         continue;
@@ -153,11 +156,7 @@ async function problem(answer) {
   } catch {
     // A proxy in between answers with a page of its own.
   }
-  const { code = "", title = answer.statusText, detail = "" } = said ?? {};
-  return new Problem({
-    status: answer.status, code: String(code), title: String(title),
-    detail: typeof detail === "string" ? detail : "",
-  });
+  return new Problem({ title: answer.statusText, ...said, status: answer.status });
 }
 
 /** Seconds to wait: what Retry-After says (seconds or a date), or longer from try to try. */

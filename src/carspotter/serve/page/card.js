@@ -94,14 +94,15 @@ export class Card {
   }
 
   #answer() {
-    const { answer, candidates, others } = this.shot.result;
-    const { lead, name, rest } = pieces(answer);
-    const { explains, teaching } = this.page.facts();
+    const { answer, candidates, others, box } = this.shot.result;
+    const { explains, teaching, detector } = this.page.facts();
+    const { lead, name, rest } = pieces(this.shot.result, detector);
+    const nothing = detector && box === null;
     return [
       this.#title(lead && element("span", { class: "lead" }, `${lead} `), name),
       rest && element("p", { class: "rest" }, `${rest[0].toUpperCase()}${rest.slice(1)}.`),
       answer.level !== "unknown" && sure(answer.confidence),
-      ...bars(answer, candidates),
+      ...(nothing ? [] : bars(answer, candidates)),
       others.length > 0 && further(others),
       this.heatNote = element("p", { class: "help", role: "status" }),
       (explains || teaching) && this.#actions(
@@ -192,7 +193,7 @@ function further(others) {
     element("p", { class: "label" }, "Also on this photo"),
     element("ol", { start: "2" }, ...others.map((car) => element("li", {},
       element("details", {},
-        element("summary", {}, sentence(car.answer), " ",
+        element("summary", {}, sentence(car, true), " ",
           car.answer.level !== "unknown"
             && element("span", { class: "figure" }, percent(car.answer.confidence))),
         barList(car.candidates.filter((one, index) => index === 0 || one.confidence >= 0.01)),

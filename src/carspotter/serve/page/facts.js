@@ -23,7 +23,7 @@ export function showNoFacts(text) {
 function knows({ classes, newest_year: newest, garage }) {
   const year = newest ? `Up to model year ${newest}; a newer car may be taken for an older one.` : "";
   const taught = garage?.cars ? ` And ${count(garage.cars, "car")} taught here.` : "";
-  return [`Knows ${count(classes, "car")}`, year + taught];
+  return [`Knows ${count(classes.length, "car")}`, year + taught];
 }
 
 function accuracy(said) {

@@ -79,7 +79,7 @@ album.addEventListener("changed", ({ detail: shot }) => {
   if (shot.state === "done") {
     const { answer } = shot.result;
     const sure = answer.level === "unknown" ? "" : `, ${percent(answer.confidence)}`;
-    announcer.answer(shot.name, sentence(answer) + sure);
+    announcer.answer(shot.name, sentence(shot.result, model.detector) + sure);
   } else if (shot.state === "failed") {
     announcer.answer(shot.name, `${shot.trouble.title}. ${shot.trouble.advice}`);
   }

@@ -79,15 +79,9 @@ export class Teacher {
 
   async #send() {
     const outcome = byId("teach-outcome");
-    const most = this.facts().limits?.max_photos ?? Infinity;
     if (this.#photos.length === 0) {
       outcome.replaceChildren(bad("There is no photo yet. Choose some, or drop them here."));
       byId("teach-choose").focus();
-      return;
-    }
-    if (this.#photos.length > most) {
-      outcome.replaceChildren(bad(`This server takes up to ${count(most, "photo")} at once. `
-        + "Take some out, and add them afterwards."));
       return;
     }
     const send = byId("teach-send");
@@ -96,15 +90,9 @@ export class Teacher {
     send.setAttribute("aria-disabled", "true");
     outcome.replaceChildren(element("p", {}, "Looking at the photos…"));
     try {
-      const lesson = await this.api.teach({
-        name: byId("teach-name").value.trim(),
-        make: byId("teach-make").value.trim(),
-        body: byId("teach-body").value.trim(),
-        year: byId("teach-year").value.trim(),
-        add: this.#more !== null,
-      }, this.#photos);
+      const lessons = await this.#taught();
       this.#start();
-      outcome.replaceChildren(...told(lesson));
+      outcome.replaceChildren(...told(lessons));
       this.changed();
       await this.#list();
     } catch (error) {
@@ -113,6 +101,20 @@ export class Teacher {
     } finally {
       send.removeAttribute("aria-disabled");
     }
+  }
+
+  /** Send the photos, in as many loads as the server's limits ask for. */
+  async #taught() {
+    const [name, make, body, year] = ["name", "make", "body", "year"]
+      .map((part) => byId(`teach-${part}`).value.trim());
+    const lessons = [];
+    let add = this.#more !== null;
+    for (const photos of loads(this.#photos, this.facts().limits)) {
+      const lesson = await this.api.teach({ name, make, body, year, add }, photos);
+      add ||= lesson.photos > 0;
+      lessons.push(lesson);
+    }
+    return lessons;
   }
 
   async #list() {
@@ -177,9 +179,28 @@ function bad(text) {
   return element("p", { class: "bad" }, text);
 }
 
+/** Photos in groups, none of more photos or bytes than a server takes at once. */
+function loads(photos, { max_photos: most = Infinity, max_bytes: bytes = Infinity } = {}) {
+  const groups = [];
+  let room = 0;
+  for (const photo of photos) {
+    const last = groups.at(-1);
+    if (!last || last.length >= most || photo.size > room) {
+      groups.push([photo]);
+      room = bytes - photo.size;
+    } else {
+      last.push(photo);
+      room -= photo.size;
+    }
+  }
+  return groups;
+}
+
 /** What came of teaching, in words. */
-function told(lesson) {
-  const { label, photos, added, skipped, failed, taken_for: taken } = lesson;
+function told(lessons) {
+  const { label, photos } = lessons.at(-1);
+  const [added, skipped, failed, taken] = ["added", "skipped", "failed", "taken_for"]
+    .map((kind) => lessons.flatMap((lesson) => lesson[kind]));
   const lines = [photos > 0
     ? element("p", { class: "good" },
       `${label} is known from ${count(photos, "photo")} now, ${added.length} of them new.`)

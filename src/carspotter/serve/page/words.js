@@ -10,10 +10,12 @@ export function article(name) {
 
 /**
  * An answer in three pieces: what leads to the name, the name, and what is not clear.
+ * @param {{answer: object, box: number[]|null}} found a result, or a further car of one
+ * @param {boolean} looked whether cars were looked for on the photo, so that no box means no car
  * @returns {{lead: string, name: string, rest: string}} any of which may be empty
  */
-export function pieces(answer) {
-  const { level, label } = answer;
+export function pieces({ answer: { level, label }, box }, looked) {
+  if (looked && !box) return { lead: "", name: "No car found", rest: "try a photo on which it is larger" };
   if (level === "exact") return { lead: `It is ${article(label)}`, name: label, rest: "" };
   const lead = article(label) === "an" ? "An" : "A";
   if (level === "model") return { lead, name: label, rest: "which body and year is not clear" };
@@ -22,8 +24,8 @@ export function pieces(answer) {
 }
 
 /** An answer as one sentence, for the ear. */
-export function sentence(answer) {
-  const { lead, name, rest } = pieces(answer);
+export function sentence(found, looked) {
+  const { lead, name, rest } = pieces(found, looked);
   return (lead ? `${lead} ${name}` : name) + (rest ? `; ${rest}` : "");
 }
 
@@ -82,16 +84,17 @@ const OF_THE_PHOTO = new Set(["empty", "not_an_image", "broken", "unreadable", "
 
 /**
  * What went wrong, and what to do.
- * @param {{code: string, title?: string, detail?: string, status?: number}} problem
+ * @param {import("./api.js").Problem} problem
  * @returns {{title: string, advice: string, again: boolean}} `again`: it may help to try once more
  */
 export function trouble(problem) {
-  const { code, status = 0, title = "", detail = "" } = problem;
+  const { code, status = 0, title = "", detail = "", instance = "" } = problem;
   const again = !OF_THE_PHOTO.has(code) && ![400, 404, 413, 415, 422].includes(status);
   const known = TROUBLE[code];
   if (known) return { title: known[0], advice: known[1], again };
   if (status >= 500) {
-    return { title: "The server failed", advice: detail || "Try again; if it stays so, tell its operator.", again };
+    const number = instance && ` the number ${instance}`;
+    return { title: "The server failed", advice: `Try again; if it stays so, tell its operator${number}.`, again };
   }
   return { title: title || "This did not work", advice: detail || "Try again.", again };
 }

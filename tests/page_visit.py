@@ -1,0 +1,246 @@
+"""What the tests of the page share: the service in its own process, a browser, drawn photos."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """`carspotter serve` in a process of its own."""
+
+    url: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, *options: str | Path, port: int | None = None, **env: str
+) -> Iterator[Service]:
+    """The service, ready, until the block ends; its log goes into the folder."""
+    pytest.importorskip("fastapi")
+    port = port or free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "carspotter", "serve", "--port", str(port)]
+    log = folder / "serve.log"
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [*command, *map(str, options)], stdout=out, stderr=out, env={**os.environ, **env}
+        )
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        _wait_until_ready(url, process, log)
+        yield Service(url, port, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{url}readyz", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail(f"the service is not ready:\n{log.read_text()}")
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A headless Chromium; the test is skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=list(QUIET))
+        yield opened
+        opened.close()
+
+
+@dataclass
+class Visit:
+    """A page of the service, opened; what it said and asked for is written down.
+
+    Attributes:
+        page: Playwright's.
+        said: errors and warnings of the console, without `refused`.
+        refused: answers of 4xx and 5xx, which the browser itself notes on the console.
+        asked: addresses of requests to other hosts.
+    """
+
+    page: Any
+    said: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def card(self, name: str) -> Any:
+        """The card of a photo."""
+        return self.page.locator("li.card").filter(has=self.page.locator(".file", has_text=name))
+
+    def choose(self, *photos: Path) -> None:
+        """Choose photos, and wait until each has its answer."""
+        self.page.set_input_files("#files", [str(photo) for photo in photos])
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until nothing is under way."""
+        self.page.wait_for_selector("li.card")
+        self.page.wait_for_function(
+            "!document.querySelector('article[aria-busy=true]')", timeout=60_000
+        )
+
+    def drop(self, files: Sequence[tuple[str, bytes]], kind: str = "image/png") -> None:
+        """Drag files over the page and let them go."""
+        transfer = self.page.evaluate_handle(
+            """([files, type]) => {
+                const transfer = new DataTransfer();
+                for (const [name, text] of files) {
+                    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+                    transfer.items.add(new File([bytes], name, { type }));
+                }
+                return transfer;
+            }""",
+            [[[name, base64.b64encode(data).decode()] for name, data in files], kind],
+        )
+        self.page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+        self.page.dispatch_event("body", "dragover", {"dataTransfer": transfer})
+        assert self.page.locator("#curtain").is_visible()
+        self.page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+        assert not self.page.locator("#curtain").is_visible()
+
+
+@contextlib.contextmanager
+def visiting(browser: Any, url: str, *, wait: bool = True, **options: Any) -> Iterator[Visit]:
+    """Open the page; at the end there was no console error and no request to another host."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    page = context.new_page()
+    visit = Visit(page)
+
+    def note(message: Any) -> None:
+        if message.type not in ("error", "warning"):
+            return
+        refused = message.text.startswith("Failed to load resource")
+        (visit.refused if refused else visit.said).append(message.text)
+
+    def ask(request: Any) -> None:
+        there = urlsplit(request.url)
+        if there.scheme not in ("blob", "data") and there.netloc != urlsplit(url).netloc:
+            visit.asked.append(request.url)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: visit.said.append(str(error)))
+    page.on("request", ask)
+    page.goto(url)
+    if wait:
+        page.wait_for_selector("#facts li")
+    yield visit
+    assert visit.said == []
+    assert visit.asked == []
+    context.close()
+
+
+# --- drawn photos --------------------------------------------------------------------------------
+
+PAINTS = {
+    "red": (206, 46, 38),
+    "green": (44, 132, 78),
+    "blue": (38, 88, 178),
+    "grey": (96, 100, 104),
+    "sand": (214, 180, 122),
+}
+
+
+def street(paint: str, size: tuple[int, int] = (800, 600), seed: int = 0) -> Image.Image:
+    """A drawn street with a car of this paint, seen from its side."""
+    rng = np.random.default_rng(seed)
+    width, height = (2 * side for side in size)
+    rows = np.linspace(0, 1, height)[:, None, None]
+    sky = (1 - rows) * np.array([150, 190, 222]) + rows * np.array([246, 226, 204])
+    image = Image.fromarray(np.broadcast_to(sky, (height, width, 3)).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    ground = int(0.66 * height)
+    left = -20
+    while left < width:  # houses, far away
+        broad, tall = (int(v) for v in rng.integers((90, 100), (220, 360)))
+        shade = tuple(int(v) for v in np.array([186, 190, 196]) - rng.integers(0, 24))
+        draw.rectangle((left, ground - tall, left + broad, ground), fill=shade)
+        left += broad + int(rng.integers(4, 40))
+    draw.rectangle((0, ground, width, height), fill=(98, 100, 104))
+    draw.rectangle((0, ground, width, ground + 14), fill=(150, 150, 148))
+    _car(draw, PAINTS[paint], width, height)
+    return image.filter(ImageFilter.GaussianBlur(1)).resize(size, Image.Resampling.LANCZOS)
+
+
+def _car(draw: ImageDraw.ImageDraw, paint: tuple[int, ...], width: int, height: int) -> None:
+    def at(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(x * width, y * height) for x, y in points]
+
+    dark = tuple(int(0.72 * part) for part in paint)
+    draw.ellipse(at([(0.14, 0.765), (0.88, 0.825)]), fill=(70, 71, 75))
+    body = [(0.13, 0.66), (0.145, 0.585), (0.30, 0.555), (0.40, 0.445), (0.46, 0.425)]
+    body += [(0.62, 0.425), (0.68, 0.445), (0.765, 0.555), (0.85, 0.58), (0.875, 0.63)]
+    body += [(0.875, 0.735), (0.86, 0.755), (0.15, 0.755), (0.13, 0.735)]
+    draw.polygon(at(body), fill=paint)
+    draw.polygon(
+        at([(0.13, 0.69), (0.875, 0.69), (0.875, 0.735), (0.86, 0.755), (0.15, 0.755)]), dark
+    )
+    glass = (54, 70, 84)
+    draw.polygon(at([(0.335, 0.55), (0.415, 0.462), (0.51, 0.455), (0.51, 0.55)]), fill=glass)
+    draw.polygon(at([(0.53, 0.55), (0.53, 0.455), (0.655, 0.462), (0.725, 0.55)]), fill=glass)
+    draw.rectangle(at([(0.135, 0.605), (0.165, 0.635)]), fill=(250, 240, 200))
+    draw.rectangle(at([(0.855, 0.605), (0.875, 0.64)]), fill=(170, 20, 24))
+    for middle in (0.28, 0.73):
+        for radius, fill in (
+            (0.062, (24, 25, 28)),
+            (0.036, (190, 194, 198)),
+            (0.012, (70, 72, 76)),
+        ):
+            tall = radius * width / height
+            draw.ellipse(
+                at([(middle - radius, 0.745 - tall), (middle + radius, 0.745 + tall)]), fill
+            )
