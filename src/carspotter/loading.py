@@ -9,6 +9,7 @@ from pathlib import Path
 from carspotter.detect import load_detector
 from carspotter.errors import ModelFileError
 from carspotter.garage import read_garage
+from carspotter.photo import MAX_PIXELS
 from carspotter.session import cores
 from carspotter.spotter import Spotter
 
@@ -28,6 +29,7 @@ def load(
     detector: str | os.PathLike[str] | None = None,
     garage: str | os.PathLike[str] | None = None,
     threads: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Spotter:
     """Load a model for recognition.
 
@@ -37,6 +39,7 @@ def load(
             one in YOLO's form; by default each photo is looked at as a whole.
         garage: a file of cars that were taught to this model; they are answered like any other.
         threads: how many to compute with; by default one for each core.
+        max_pixels: photos of more are refused before they are decoded.
 
     Raises:
         ModelFileError: no such model, or not one of carspotter's, damaged or too new.
@@ -49,7 +52,7 @@ def load(
     if not os.path.isfile(path):
         known = ", ".join(shipped) or "none"
         raise ModelFileError(f"{name}: neither a model file nor a shipped model ({known})")
-    found = Spotter(path, threads=threads)
+    found = Spotter(path, threads=threads, max_pixels=max_pixels)
     if garage is not None:
         found = found.with_garage(read_garage(Path(garage)))
     if detector is None:

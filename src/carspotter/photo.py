@@ -42,7 +42,9 @@ MIN_SIDE = 16
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
 
-def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
+def read_photo(
+    source: PhotoSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Pixels:
     """Read one photo as upright RGB pixels.
 
     EXIF rotation is applied, transparency is laid over white, 16-bit and CMYK pictures are brought
@@ -52,6 +54,7 @@ def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
         source: a path, the bytes of a file, a binary file object, a PIL image, or an
             (H, W, 3) uint8 RGB array.
         name: how errors call the photo; by default its path, or its kind where it has none.
+        max_pixels: photos of more are refused before they are decoded; at most `MAX_PIXELS`.
 
     Returns:
         (H, W, 3) uint8 RGB pixels, 0 to 255, row 0 at the top.
@@ -62,9 +65,9 @@ def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
     """
     name = name if name is not None else photo_name(source)
     if isinstance(source, np.ndarray):
-        return _checked_array(source, name)
+        return _checked_array(source, name, max_pixels)
     if isinstance(source, Image.Image):
-        return _pixels(source, name)
+        return _pixels(source, name, max_pixels)
     data = photo_bytes(source, name)
     if not data:
         raise PhotoError("empty", f"{name}: the file is empty")
@@ -78,11 +81,11 @@ def read_photo(source: PhotoSource, *, name: str | None = None) -> Pixels:
             "not_an_image", f"{name}: not an image, or of a format that is not supported"
         ) from None
     except Image.DecompressionBombError:
-        raise _too_large(name, "") from None
+        raise _too_large(name, "", max_pixels) from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise _broken(name, error) from error
     with image:
-        return _pixels(image, name)
+        return _pixels(image, name, max_pixels)
 
 
 def photo_name(source: PhotoSource) -> str:
@@ -135,11 +138,11 @@ def photo_bytes(
     return data
 
 
-def _pixels(image: Image.Image, name: str) -> Pixels:
+def _pixels(image: Image.Image, name: str, max_pixels: int) -> Pixels:
     """The pixels of an opened image: bounded, decoded, upright, 8-bit RGB."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, f"{width}x{height}, ")
+    if width * height > min(max_pixels, MAX_PIXELS):
+        raise _too_large(name, f"{width}x{height}, ", max_pixels)
     if min(width, height) < MIN_SIDE:
         raise PhotoError(
             "too_small",
@@ -150,7 +153,7 @@ def _pixels(image: Image.Image, name: str) -> Pixels:
         upright = ImageOps.exif_transpose(image)
         return np.asarray(_to_rgb(upright))
     except (MemoryError, Image.DecompressionBombError):
-        raise _too_large(name, f"{width}x{height}, ") from None
+        raise _too_large(name, f"{width}x{height}, ", max_pixels) from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise _broken(name, error) from error
 
@@ -180,7 +183,7 @@ def _to_8_bit(grey: NDArray[np.generic]) -> Pixels:
     return np.rint(scaled).astype(np.uint8)
 
 
-def _checked_array(array: NDArray[np.uint8], name: str) -> Pixels:
+def _checked_array(array: NDArray[np.uint8], name: str, max_pixels: int) -> Pixels:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise PhotoError(
             "not_an_image",
@@ -192,8 +195,8 @@ def _checked_array(array: NDArray[np.uint8], name: str) -> Pixels:
             "too_small",
             f"{name}: {width}x{height} pixels; a photo needs at least {MIN_SIDE} on each side",
         )
-    if height * width > MAX_PIXELS:
-        raise _too_large(name, f"{width}x{height}, ")
+    if height * width > min(max_pixels, MAX_PIXELS):
+        raise _too_large(name, f"{width}x{height}, ", max_pixels)
     return array
 
 
@@ -202,10 +205,9 @@ def _broken(name: str, error: Exception) -> PhotoError:
     return PhotoError("broken", f"{name}: the image is broken ({reason})")
 
 
-def _too_large(name: str, size: str) -> PhotoError:
-    return PhotoError(
-        "too_large", f"{name}: {size}more than {MAX_PIXELS // 1_000_000} megapixels; scale it down"
-    )
+def _too_large(name: str, size: str, max_pixels: int) -> PhotoError:
+    most = f"{min(max_pixels, MAX_PIXELS) / 1e6:.3g}"
+    return PhotoError("too_large", f"{name}: {size}more than {most} megapixels; scale it down")
 
 
 def _formats(heif: bool) -> list[str]:

@@ -20,12 +20,12 @@ from carspotter.garage import Garage, TaughtScores
 from carspotter.likeness import Likeness
 from carspotter.model_file import ModelFile, Outputs
 from carspotter.overlay import drawable
-from carspotter.photo import photo_name
+from carspotter.photo import MAX_PIXELS, photo_name
 from carspotter.preprocess import Box, crop_to_box
 from carspotter.results import Failure, Identification, ModelInfo
 from carspotter.session import cores
 from carspotter.stream import in_batches
-from carspotter.views import View, Wish, identification, inputs, read_views
+from carspotter.views import View, Wish, identification, inputs, read_views, wish_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +57,7 @@ class Spotter:
         path: a model file.
         detector: finds the vehicles on a photo; None: each photo is looked at as a whole.
         threads: how many to compute with; by default one for each core.
+        max_pixels: photos of more are refused before they are decoded.
 
     Raises:
         ModelFileError: missing, damaged, too new, or not a model file of carspotter.
@@ -64,13 +65,19 @@ class Spotter:
     """
 
     def __init__(
-        self, path: Path, *, detector: Detector | None = None, threads: int | None = None
+        self,
+        path: Path,
+        *,
+        detector: Detector | None = None,
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}")
         self._threads = threads or cores()
         self._model = ModelFile(path, self._threads)
         self._detector = detector
+        self._max_pixels = max_pixels
         self._taught: TaughtScores | None = None
         card = self._model.card
         self._decider = Decider(card.classes, card.temperature, card.thresholds)
@@ -134,7 +141,7 @@ class Spotter:
                 for which the model file has no threshold.
         """
         _check(top_k, box, crop)
-        wish = self._wish(top_k, coverage)
+        wish = wish_for(top_k, coverage, self.card, self.path)
         _, views = self._read(photo, box, crop)
         return self._identified([(photo_name(photo), views)], wish)[0]
 
@@ -163,7 +170,7 @@ class Spotter:
             UsageError: as for `identify`.
         """
         _check(top_k, box, crop)
-        wish = self._wish(top_k, coverage)
+        wish = wish_for(top_k, coverage, self.card, self.path)
         return self._many(
             photos,
             read=lambda photo: self._read(photo, box, crop)[1],
@@ -369,7 +376,9 @@ class Spotter:
         self, photo: PhotoSource, box: Box | None, crop: CropMode, name: str | None = None
     ) -> tuple[Pixels, list[View]]:
         detector = self._detector if crop == "auto" else None
-        return read_views(photo, self.card, box=box, detector=detector, name=name)
+        return read_views(
+            photo, self.card, box=box, detector=detector, name=name, max_pixels=self._max_pixels
+        )
 
     def _result(
         self,
@@ -379,15 +388,6 @@ class Spotter:
         wish: Wish,
     ) -> Identification:
         return identification(name, views, logits, self._decider, wish, self.info)
-
-    def _wish(self, top_k: int, coverage: float | None) -> Wish:
-        if coverage is None:
-            return Wish(top_k)
-        sets = {float(key): value for key, value in self.card.sets.items()}
-        if coverage not in sets:
-            there = ", ".join(map(str, sorted(sets))) or "none; export it again"
-            raise UsageError(f"{self.path}: no sets of coverage {coverage}; it has {there}")
-        return Wish(top_k, coverage, sets[coverage])
 
 
 def _check(top_k: int, box: Box | None, crop: str) -> None:

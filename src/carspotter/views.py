@@ -10,8 +10,8 @@ import numpy as np
 from carspotter.card import Card
 from carspotter.decide import Decider
 from carspotter.detect import Detector, cars
-from carspotter.errors import PhotoError
-from carspotter.photo import photo_name, read_photo
+from carspotter.errors import PhotoError, UsageError
+from carspotter.photo import MAX_PIXELS, photo_name, read_photo
 from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
 from carspotter.results import Car, Identification, LabelSet, ModelInfo
 
@@ -51,6 +51,21 @@ class Wish(NamedTuple):
     least: float = 0.0
 
 
+def wish_for(top_k: int, coverage: float | None, card: Card, file: object) -> Wish:
+    """What is to be said of each car, with a set of the coverage that the card has a threshold for.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if coverage is None:
+        return Wish(top_k)
+    sets = {float(key): value for key, value in card.sets.items()}
+    if coverage not in sets:
+        there = ", ".join(map(str, sorted(sets))) or "none; export it again"
+        raise UsageError(f"{file}: no sets of coverage {coverage}; it has {there}")
+    return Wish(top_k, coverage, sets[coverage])
+
+
 def read_views(
     photo: PhotoSource,
     card: Card,
@@ -58,6 +73,7 @@ def read_views(
     box: Box | None,
     detector: Detector | None,
     name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[Pixels, list[View]]:
     """Read a photo and make the model's inputs of it.
 
@@ -67,6 +83,7 @@ def read_views(
         box: look only here; in pixels of the upright photo.
         detector: else, looks for the cars; None: the photo is taken as a whole.
         name: how errors call the photo; by default its path, or its kind where it has none.
+        max_pixels: photos of more are refused before they are decoded.
 
     Returns:
         The upright photo (H, W, 3) uint8 RGB, and at least one view, the main car's first.
@@ -75,7 +92,7 @@ def read_views(
         PhotoError: the photo cannot be used, or the box lies outside of it.
     """
     name = name or photo_name(photo)
-    pixels = read_photo(photo, name=name)
+    pixels = read_photo(photo, name=name, max_pixels=max_pixels)
     height, width = pixels.shape[:2]
 
     def view(box: Box | None, region: Box, is_car: bool = True) -> View:

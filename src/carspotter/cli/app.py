@@ -25,6 +25,8 @@ from carspotter.cli.options import (
     Threads,
     Year,
 )
+from carspotter.cli.serve import serve
+from carspotter.cli.train_verbs import soup, train, tune
 
 app = typer.Typer(
     help="Point it at a photo and it says which car that is: make, model, body style, year.",
@@ -172,6 +174,9 @@ def teach(
     )
 
 
+app.command()(serve)
+
+
 @app.command()
 def models(
     card: Annotated[
@@ -195,114 +200,9 @@ def models(
         run_card(card, as_json=as_json)
 
 
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")],
-    data: Data,
-    out: Annotated[Path, typer.Option("--out", help="The run folder to write.")],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    devices: Annotated[
-        int | None,
-        typer.Option(min=1, help="GPUs, or processes on the CPU, of each node. Default: 1."),
-    ] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Machines. Default: 1.")] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Train a model on a data set's training split.
-
-    Example: carspotter train lite0 --data stanford-cars --out runs/lite0 --set epochs=12
-    """
-    with needs("train", extra="train"):
-        from carspotter.cli.training import run_train
-    run_train(
-        recipe,
-        data,
-        out,
-        changes or [],
-        resume=resume,
-        devices=devices,
-        nodes=nodes,
-        quiet=quiet,
-    )
-
-
-@app.command()
-def tune(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")],
-    data: Data,
-    trials: Annotated[
-        int, typer.Option(min=1, help="How many are to be finished, over all workers and calls.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The study's folder.")],
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the study is kept: a URL (mysql://…), or a journal file that "
-            "machines share. Default: SQLite in --out."
-        ),
-    ] = None,
-    study: Annotated[str | None, typer.Option(help="Its name. Default: the recipe's.")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
-    ] = None,
-    search: Annotated[
-        Path | None, typer.Option(help="A TOML file of the keys to search, and their values.")
-    ] = None,
-    heartbeat: Annotated[
-        int, typer.Option(min=1, help="Seconds between the signs of life of a worker.")
-    ] = 60,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Search for a better recipe, by trials on the validation part.
-
-    Example: carspotter tune lite0 --data stanford-cars --trials 20 --out studies/cars
-
-    The same command goes on where it was stopped; given several times at once, it works on one
-    study with several workers. It writes best.toml, which train takes, trials.csv and report.html.
-    """
-    with needs("tune", extra="train"):
-        from carspotter.cli.tune import run
-    code = run(
-        recipe,
-        data,
-        out,
-        trials,
-        changes or [],
-        search,
-        storage=storage,
-        study=study,
-        heartbeat=heartbeat,
-        as_json=as_json,
-        quiet=quiet,
-    )
-    raise typer.Exit(code)
-
-
-@app.command()
-def soup(
-    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.")],
-    out: Annotated[Path, typer.Option("--out", help="The run folder to write.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The runs' data set, if it has moved.")
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Average the weights of several runs of one backbone.
-
-    Example: carspotter soup runs/seed0 runs/seed1 runs/seed2 --out runs/soup
-
-    Runs are taken one after the other, best first, and kept where the accuracy on the validation
-    part, which must be the same in all of them, does not fall (a greedy model soup).
-    """
-    with needs("soup", extra="train"):
-        from carspotter.cli.training import run_soup
-    run_soup(runs, out, data, quiet=quiet)
+app.command()(train)
+app.command()(tune)
+app.command()(soup)
 
 
 @app.command()
@@ -393,6 +293,9 @@ def export(
         Path | None,
         typer.Option(help="A Markdown file for the card: use, licence limits, known faults."),
     ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store the weights in 16 bits: half the file.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -405,4 +308,4 @@ def export(
     """
     with needs("export", extra="train"):
         from carspotter.cli.training import run_export
-    run_export(run, out, data, notes, as_json=as_json, quiet=quiet)
+    run_export(run, out, data, notes, half=half, as_json=as_json, quiet=quiet)

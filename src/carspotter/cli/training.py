@@ -62,7 +62,14 @@ def run_soup(runs: Sequence[Path], out: Path, data: Path | None, *, quiet: bool)
 
 
 def run_export(
-    run: Path, out: Path, data: Path | None, notes: Path | None, *, as_json: bool, quiet: bool
+    run: Path,
+    out: Path,
+    data: Path | None,
+    notes: Path | None,
+    *,
+    half: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Export a run, and print how far the file agrees with the checkpoint."""
     if not out.parent.is_dir():
@@ -75,11 +82,15 @@ def run_export(
     if is_localiser_recipe(RunFolder(run).recipe):
         if notes is not None:
             raise UsageError("--notes: the card of a localiser has none")
+        if half:
+            raise UsageError("--half: a localiser is small as it is")
         found, parity = export_localiser(run, out, data_root=data, counting=count)
         _print_localiser(out, found, parity, as_json=as_json)
         return
     text = "" if notes is None else _read(notes)
-    card, parity = export_run(run, out, data_root=data, notes=text, counting=count)
+    card, parity = export_run(
+        run, out, data_root=data, notes=text, half=half, counting=count
+    )
     if as_json:
         print(json.dumps({"file": str(out), "parity": asdict(parity), "accuracy": card.accuracy}))
         return

@@ -1,0 +1,1 @@
+"""The HTTP service: an API, its metrics, and a page. It uses `Spotter`'s public methods alone."""
