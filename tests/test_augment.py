@@ -136,7 +136,17 @@ def drawn(decoded: DecodedPictures, **changes: Any) -> list[torch.Tensor]:
         {"loose": 1.0},
         {"poor": 1.0},
     ],
-    ids=["randaugment", "trivialaugment", "erasing", "rotation", "jitter", "recolour", "crop", "loose", "poor"],
+    ids=[
+        "randaugment",
+        "trivialaugment",
+        "erasing",
+        "rotation",
+        "jitter",
+        "recolour",
+        "crop",
+        "loose",
+        "poor",
+    ],
 )
 def test_each_augmentation_changes_pictures(
     decoded: DecodedPictures, changes: dict[str, Any]

@@ -14,12 +14,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import CLASSES, Carspotter
+from conftest import CLASSES, Carspotter, draw_car
 
 from carspotter.card import CARD_KEY, Card, parse_card
 from carspotter.data import PictureReader, open_data_set, stratified_split
 from carspotter.errors import DataError, ExportError, ModelFileError
 from carspotter.export import export_run, onnx_file
+from carspotter.export.half import LEAST_SIZE, weights_in_half
 from carspotter.loading import load
 from carspotter.names import LEVELS
 from carspotter.photo import read_photo
@@ -243,6 +244,32 @@ def test_without_a_test_split_the_validation_part_is_measured(
     assert parity.pictures == 18
     assert card.accuracy["measured"]["split"] == "validation"
     assert card.accuracy["measured"]["pictures"] == 18
+
+
+# --- in half the bytes -------------------------------------------------------------------------
+
+
+def test_half_answers_alike_in_fewer_bytes(
+    exported: tuple[Path, Card, Any], run: Path, drawn_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "half.onnx"
+    card, parity = export_run(run, out, data_root=drawn_data, half=True)
+    assert 0 < parity.largest_difference < onnx_file.LARGEST_DIFFERENCE_IN_HALF
+    assert out.stat().st_size < exported[0].stat().st_size - 2 * 2 * LEAST_SIZE
+    assert card.classes == exported[1].classes
+    photo = draw_car(3)
+    ours, theirs = load(out).identify(photo), load(exported[0]).identify(photo)
+    for one, other in zip(ours.candidates, theirs.candidates, strict=True):
+        assert one.confidence == pytest.approx(other.confidence, abs=0.02)
+
+
+def test_half_refuses_what_it_cannot_hold() -> None:
+    large = np.full(LEAST_SIZE, 70_000, np.float32)
+    graph = onnx.helper.make_graph(
+        [], "large", [], [], [onnx.numpy_helper.from_array(large, "weight")]
+    )
+    with pytest.raises(ValueError, match="weight has values that float16 cannot hold"):
+        weights_in_half(onnx.helper.make_model(graph))
 
 
 # --- what is refused ---------------------------------------------------------------------------

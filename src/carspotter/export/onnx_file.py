@@ -24,6 +24,7 @@ from carspotter.errors import DataError, ExportError
 from carspotter.evaluate import Predictions, measure, measure_by, predict
 from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
 from carspotter.evaluate.conformal import COVERAGES, fit_set_threshold
+from carspotter.export.half import weights_in_half
 from carspotter.export.head import LinearHead, linear_head
 from carspotter.files import replacing
 from carspotter.likeness import SPACE_KEY, Space, fit_space
@@ -41,6 +42,9 @@ LEAST_AGREEMENT = 0.999
 
 LARGEST_DIFFERENCE = 0.01
 """Of any logit, on real pictures, between file and checkpoint."""
+
+LARGEST_DIFFERENCE_IN_HALF = 0.05
+"""Likewise, where the weights are stored in 16 bits."""
 
 MOST_OF_A_CAR = 20
 """Training pictures of a class that are looked at for the space of the embeddings."""
@@ -182,6 +186,7 @@ def export_run(
     *,
     data_root: Path | None = None,
     notes: str = "",
+    half: bool = False,
     counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = _uncounted,
 ) -> tuple[Card, Parity]:
     """Export the best checkpoint of a run.
@@ -195,6 +200,7 @@ def export_run(
         out: the file to write; it is replaced only when all went well.
         data_root: the run's data set, if it has moved.
         notes: Markdown for the card: what figures do not say.
+        half: store the weights in 16 bits; see `half.weights_in_half`.
         counting: for a name, a context that gives a function to call with the number done and
             the total.
 
@@ -221,6 +227,8 @@ def export_run(
         with counting("checkpoint") as count:
             expected = _predict(checkpoint.recognise, checkpoint, judged, crop, count)
     model = to_onnx(checkpoint.model, checkpoint.recipe.eval_size)
+    if half:
+        model = weights_in_half(model)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "model.onnx"
         file.write_bytes(with_card(model, card))
@@ -230,16 +238,7 @@ def export_run(
         with counting("cars to compare with") as count:
             space = space_of(spotter, folder.pictures(data, "train"), crop, count)
     parity = _compare(expected.logits, found.logits)
-    if parity.agreement < LEAST_AGREEMENT:
-        raise ExportError(
-            f"{out} was not written: on {parity.pictures} pictures the file names the checkpoint's "
-            f"class for {100 * parity.agreement:.2f} %, needed are {100 * LEAST_AGREEMENT:.1f} %"
-        )
-    if parity.largest_difference > LARGEST_DIFFERENCE:
-        raise ExportError(
-            f"{out} was not written: a logit of the file differs from the checkpoint's by "
-            f"{parity.largest_difference:.2g}, allowed is {LARGEST_DIFFERENCE}"
-        )
+    _refuse_unlike(parity, LARGEST_DIFFERENCE_IN_HALF if half else LARGEST_DIFFERENCE, out)
     measured = {
         "split": "test" if has_test else "validation",
         "crop": checkpoint.recipe.crop,
@@ -342,6 +341,19 @@ def _card(checkpoint: Checkpoint, val: Predictions) -> Card:
             for coverage in COVERAGES
         },
     )
+
+
+def _refuse_unlike(parity: Parity, bound: float, out: Path) -> None:
+    if parity.agreement < LEAST_AGREEMENT:
+        raise ExportError(
+            f"{out} was not written: on {parity.pictures} pictures the file names the checkpoint's "
+            f"class for {100 * parity.agreement:.2f} %, needed are {100 * LEAST_AGREEMENT:.1f} %"
+        )
+    if parity.largest_difference > bound:
+        raise ExportError(
+            f"{out} was not written: a logit of the file differs from the checkpoint's by "
+            f"{parity.largest_difference:.2g}, allowed is {bound}"
+        )
 
 
 def _compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Parity:
