@@ -22,7 +22,7 @@ from carspotter import __version__
 from carspotter.serve.cars import car_routes
 from carspotter.serve.engine import Engine
 from carspotter.serve.files import file_routes
-from carspotter.serve.health import health_routes
+from carspotter.serve.health import health_routes, metrics_routes
 from carspotter.serve.metrics import Metrics
 from carspotter.serve.middleware import GONE, EarlyAnswers, Guard, Observed
 from carspotter.serve.photos import photo_routes
@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     }
     app.include_router(photo_routes(service), **key)
     app.include_router(car_routes(service), **key)
+    app.include_router(metrics_routes(service), **key)
     app.include_router(health_routes(service))
     app.include_router(file_routes())
     app.add_exception_handler(ProblemError, _on_problem)

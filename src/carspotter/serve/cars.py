@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -13,13 +14,15 @@ from carspotter.garage import editing, write_garage
 from carspotter.names import name_of
 from carspotter.serve.engine import Ticket
 from carspotter.serve.middleware import note
-from carspotter.serve.photos import name_parts
+from carspotter.serve.photos import name_parts, wanted
 from carspotter.serve.problems import BusyError, ProblemError, of_photos
 from carspotter.serve.schemas import Cars, Lesson, body_schema, problem_responses
 from carspotter.serve.service import Service
 from carspotter.serve.uploads import Upload
 from carspotter.spotter import Spotter
 from carspotter.teaching import open_or_new, teach
+
+_log = logging.getLogger(__name__)
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 200}
 _FIELDS: dict[str, Any] = {
@@ -94,7 +97,7 @@ def _garage(spotter: Spotter, path: FilePath) -> Any:
     try:
         return open_or_new(spotter, path)
     except GarageError as error:
-        raise _unusable() from error
+        raise _unusable(error) from error
 
 
 def _taught(ticket: Ticket, path: FilePath, upload: Upload) -> dict[str, Any]:
@@ -121,13 +124,13 @@ def _taught(ticket: Ticket, path: FilePath, upload: Upload) -> dict[str, Any]:
     if there is None and more:
         raise ProblemError(404, "no_such_car", f"{name.label} is not taught yet")
     try:
-        lesson = teach(ticket.spotter, path, name, upload.photos, add=more)
+        lesson = teach(ticket.spotter, path, name, wanted(ticket, upload.photos), add=more)
     except UsageError as error:
         raise ProblemError(409, "car_exists", _in_words(str(error))) from error
     except GarageError as error:
-        raise _unusable() from error
+        raise _unusable(error) from error
     except OSError as error:
-        raise BusyError("storage", "the garage cannot be written now; the log says why") from error
+        raise _unwritable(error) from error
     if not lesson.added and not lesson.skipped:
         raise of_photos(lesson.failed)
     return lesson.to_dict()
@@ -142,10 +145,16 @@ def _forget(spotter: Spotter, path: FilePath, label: str) -> None:
     except UsageError as error:  # someone else was quicker
         raise ProblemError(404, "no_such_car", f"{label[:80]} is not taught") from error
     except OSError as error:
-        raise BusyError("storage", "the garage cannot be written now; the log says why") from error
+        raise _unwritable(error) from error
 
 
-def _unusable() -> BusyError:
+def _unwritable(error: OSError) -> BusyError:
+    _log.error("the garage cannot be written: %s", error)
+    return BusyError("storage", "the garage cannot be written now; the log says why")
+
+
+def _unusable(error: GarageError) -> BusyError:
+    _log.error("the garage cannot be used: %s", error)
     return BusyError("garage_unusable", "the garage cannot be used now; the log says why")
 
 

@@ -10,7 +10,7 @@ from carspotter.serve.service import Service
 
 
 def health_routes(service: Service) -> APIRouter:
-    """The routes of a worker."""
+    """The routes of a worker that need no key."""
     router = APIRouter(tags=["operation"])
 
     @router.get("/healthz", response_model=Health, summary="Whether the process lives")
@@ -28,6 +28,13 @@ def health_routes(service: Service) -> APIRouter:
         """503 while the model is loaded, where it cannot be used, and while it shuts down."""
         service.engine.check_ready()
         return JSONResponse({"status": "ready"})
+
+    return router
+
+
+def metrics_routes(service: Service) -> APIRouter:
+    """The route of its metrics."""
+    router = APIRouter(tags=["operation"])
 
     @router.get(
         "/metrics",

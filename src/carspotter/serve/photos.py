@@ -122,7 +122,7 @@ def _identified(
             ]
         return list(
             spotter.identify_many(
-                _wanted(ticket, photos),
+                wanted(ticket, photos),
                 top_k=query.top,
                 box=box,
                 crop=query.crop,
@@ -134,7 +134,12 @@ def _identified(
         return [Identification(photos[0].name, None, (), None, spotter.info, error=failure)]
 
 
-def _wanted(ticket: Ticket, photos: list[Photo]) -> Iterator[Photo]:
+def wanted(ticket: Ticket, photos: list[Photo]) -> Iterator[Photo]:
+    """The photos, as long as somebody waits for what they come to.
+
+    Raises:
+        GoneError: nobody does.
+    """
     for photo in photos:
         if not ticket.wanted:
             raise GoneError
