@@ -86,7 +86,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    pytest.fail(f"the service is not ready:\n{log.read_text()}")
+    pytest.fail(f"the service is not ready:\n{log.read_text()[-2000:]}")
 
 
 @contextlib.contextmanager
@@ -127,12 +127,20 @@ class Visit:
         self.page.set_input_files("#files", [str(photo) for photo in photos])
         self.settle()
 
+    def until(self, condition: str, argument: Any = None, seconds: float = 60) -> None:
+        """Wait until JavaScript gives something true.
+
+        Playwright's own way evaluates text in the page, which the page's policy forbids.
+        """
+        deadline = time.monotonic() + seconds
+        while not self.page.evaluate(condition, argument):
+            assert time.monotonic() < deadline, condition
+            self.page.wait_for_timeout(50)
+
     def settle(self) -> None:
         """Wait until nothing is under way."""
         self.page.wait_for_selector("li.card")
-        self.page.wait_for_function(
-            "!document.querySelector('article[aria-busy=true]')", timeout=60_000
-        )
+        self.until("!document.querySelector('article[aria-busy=true]')")
 
     def drop(self, files: Sequence[tuple[str, bytes]], kind: str = "image/png") -> None:
         """Drag files over the page and let them go."""
@@ -175,13 +183,15 @@ def visiting(browser: Any, url: str, *, wait: bool = True, **options: Any) -> It
     page.on("console", note)
     page.on("pageerror", lambda error: visit.said.append(str(error)))
     page.on("request", ask)
-    page.goto(url)
-    if wait:
-        page.wait_for_selector("#facts li")
-    yield visit
+    try:
+        page.goto(url)
+        if wait:
+            page.wait_for_selector("#facts li")
+        yield visit
+    finally:
+        context.close()
     assert visit.said == []
     assert visit.asked == []
-    context.close()
 
 
 # --- drawn photos --------------------------------------------------------------------------------

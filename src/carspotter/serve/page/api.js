@@ -3,12 +3,12 @@
 /** Something that the server refused, or could not do. */
 export class Problem extends Error {
   /**
-   * @param {{status?: number, code?: string, title?: string, detail?: string, instance?: string}}
-   *   given as a problem document has it; a status of 0: there was no answer
+   * @param {{status?: number, code?: string, title?: string, detail?: string, instance?: string,
+   *   errors?: object[]}} given as a problem document has it; a status of 0: there was no answer
    */
-  constructor({ status = 0, code = "", title = "", detail = "", instance = "" }) {
+  constructor({ status = 0, code = "", title = "", detail = "", instance = "", errors = null }) {
     super(detail || title || code);
-    Object.assign(this, { status, code, title, detail, instance });
+    Object.assign(this, { status, code, title, detail, instance, errors });
   }
 }
 

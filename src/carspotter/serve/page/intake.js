@@ -20,6 +20,7 @@ export function intake(take, say) {
   chooser(byId("choose"), byId("files"), given);
   chooser(byId("photograph"), byId("camera"), given);
   dropping(given, say);
+  if (/^(Mac|iP)/.test(navigator.platform)) byId("control").textContent = "⌘";
   document.addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files];
     const typing = event.target.closest?.("input, textarea");

@@ -110,9 +110,15 @@ export class Teacher {
     const lessons = [];
     let add = this.#more !== null;
     for (const photos of loads(this.#photos, this.facts().limits)) {
-      const lesson = await this.api.teach({ name, make, body, year, add }, photos);
-      add ||= lesson.photos > 0;
-      lessons.push(lesson);
+      try {
+        lessons.push(await this.api.teach({ name, make, body, year, add }, photos));
+        add = true;
+      } catch (error) {
+        // No photo of this load can be used; those of the next may.
+        if (!error.errors) throw error;
+        const failed = error.errors.map((one) => ({ error: one }));
+        lessons.push({ label: name, photos: 0, added: [], skipped: [], failed, taken_for: [] });
+      }
     }
     return lessons;
   }
@@ -198,7 +204,7 @@ function loads(photos, { max_photos: most = Infinity, max_bytes: bytes = Infinit
 
 /** What came of teaching, in words. */
 function told(lessons) {
-  const { label, photos } = lessons.at(-1);
+  const { label, photos } = lessons.reduce((one, other) => (other.photos >= one.photos ? other : one));
   const [added, skipped, failed, taken] = ["added", "skipped", "failed", "taken_for"]
     .map((kind) => lessons.flatMap((lesson) => lesson[kind]));
   const lines = [photos > 0
