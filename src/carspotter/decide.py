@@ -62,7 +62,7 @@ class Decider:
             # Broken logits (NaN) are no answer at all.
             best = min(1.0, float(np.nan_to_num(sums[group])))
             first = self._names[int(np.flatnonzero(groups == group)[0])]
-            if best >= self._thresholds[level] and _has(first, level):
+            if best >= self._thresholds[level] and first.has(level):
                 return Answer(level, _at(first, level), best)
         return Answer("unknown", CarName("unknown"), best)
 
@@ -76,13 +76,6 @@ class Decider:
         probabilities = softmax(logits[None], self._temperature)
         best = float(np.nan_to_num(sum_groups(probabilities, self._groups["make"]).max()))
         return Answer("unknown", CarName("unknown"), min(1.0, best))
-
-
-def _has(name: CarName, level: Level) -> bool:
-    """Whether a name can be given at a level: one that no table splits has only its label."""
-    if level == "exact":
-        return True
-    return name.make is not None and (level == "make" or name.model is not None)
 
 
 def _at(name: CarName, level: Level) -> CarName:

@@ -48,6 +48,12 @@ class CarName:
             return f"{self.make} {self.model}"
         return self.label
 
+    def has(self, level: Level) -> bool:
+        """Whether the name can be given at a level: one that no table splits has only its label."""
+        if level == "exact":
+            return True
+        return self.make is not None and (level == "make" or self.model is not None)
+
 
 @functools.cache
 def stanford_names() -> Mapping[str, CarName]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PROMISE = 0.97
 """Share of answers that are to be right, at whatever level they are given."""
 
+_MOST_STEPS = 5000  # thresholds that are tried
+
 
 def negative_log_likelihood(
     logits: NDArray[np.float32], targets: NDArray[np.int64], temperature: float = 1.0
@@ -47,10 +49,12 @@ def fit_thresholds(
     names: Sequence[CarName],
     promise: float = PROMISE,
 ) -> dict[Level, float]:
-    """The least confidence of each level at which its answers keep the promise.
+    """The least probability of an answer with which the answers, all together, keep the promise.
 
-    From the finest level on: as many pictures as possible are answered there, such that the share
-    of right answers among them is at least `promise`; the rest goes to the next coarser level.
+    It is the same at each level: an answer is the finest one that is so probable. The lowest is
+    chosen with which the share of right answers, each at the level it is given at, is at least
+    `promise`; then most is answered, and most of it finely (selective classification,
+    arXiv:1705.08500).
 
     Args:
         probabilities: (N, classes), calibrated, of pictures that the model was not trained on.
@@ -61,18 +65,36 @@ def fit_thresholds(
     Returns:
         By level; 1.0 where no threshold keeps the promise.
     """
-    left = np.arange(len(targets))
-    thresholds: dict[Level, float] = {}
-    for level in LEVELS:
-        _, groups = group_classes(names, level)
-        sums = sum_groups(probabilities[left], groups)
-        confidence = np.minimum(1.0, sums.max(axis=1, initial=0.0))
-        right = sums.argmax(axis=1) == groups[targets[left]]
-        order = np.argsort(-confidence, kind="stable")
-        share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-        # Pictures of equal confidence are answered together: a threshold cannot part them.
-        ends = np.append(np.diff(confidence[order]) < 0, True)[: len(order)]
-        keeping = np.flatnonzero((share >= promise) & ends)
-        thresholds[level] = float(confidence[order[keeping[-1]]]) if len(keeping) else 1.0
-        left = left[confidence < thresholds[level]]
-    return thresholds
+    best = [_best_at(level, probabilities, targets, names) for level in LEVELS]
+    confidence = np.stack([sure for sure, _ in best])
+    right = np.stack([is_right for _, is_right in best])
+    pictures = np.arange(len(targets))
+    steps = np.unique(confidence[confidence > 0])
+    if len(steps) > _MOST_STEPS:
+        steps = np.unique(np.quantile(steps, np.linspace(0, 1, _MOST_STEPS), method="lower"))
+    for threshold in steps:
+        answered = confidence >= threshold
+        finest = answered.argmax(axis=0)
+        share = right[finest, pictures][answered.any(axis=0)].mean()
+        if share >= promise:
+            return dict.fromkeys(LEVELS, float(threshold))
+    return dict.fromkeys(LEVELS, 1.0)
+
+
+def _best_at(
+    level: Level,
+    probabilities: NDArray[np.float64],
+    targets: NDArray[np.int64],
+    names: Sequence[CarName],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(N,) probability of the most probable name at a level, and (N,) whether it is right.
+
+    The probability is 0 where the name has no such level.
+    """
+    _, groups = group_classes(names, level)
+    sums = sum_groups(probabilities, groups)
+    found = sums.argmax(axis=1)
+    _, first = np.unique(groups, return_index=True)
+    has = np.array([names[k].has(level) for k in first])
+    confidence = np.where(has[found], np.minimum(1.0, sums.max(axis=1)), 0.0)
+    return confidence, found == groups[targets]
