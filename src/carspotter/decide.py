@@ -45,6 +45,10 @@ class Decider:
         self._thresholds = dict(thresholds)
         self._groups = {level: group_classes(names, level)[1] for level in LEVELS}
 
+    def with_thresholds(self, thresholds: Mapping[Level, float]) -> Decider:
+        """The same with other thresholds."""
+        return Decider(self._names, self._temperature, thresholds)
+
     def candidates(self, logits: NDArray[np.float32], top_k: int) -> tuple[Candidate, ...]:
         """The `top_k` most probable classes of logits (classes,), best first."""
         probabilities = softmax(logits[None], self._temperature)[0]

@@ -28,6 +28,7 @@ def load(
     *,
     detector: str | os.PathLike[str] | None = None,
     garage: str | os.PathLike[str] | None = None,
+    min_confidence: float | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Spotter:
@@ -38,13 +39,15 @@ def load(
         detector: an ONNX file that finds the vehicles on a photo, a localiser of carspotter's or
             one in YOLO's form; by default each photo is looked at as a whole.
         garage: a file of cars that were taught to this model; they are answered like any other.
+        min_confidence: the least probability of an answer, 0 to 1; see
+            `Spotter.with_min_confidence`. By default the model file's own.
         threads: how many to compute with; by default one for each core.
         max_pixels: photos of more are refused before they are decoded.
 
     Raises:
         ModelFileError: no such model, or not one of carspotter's, damaged or too new.
         GarageError: no such garage, not one, damaged, too new, or of another model.
-        UsageError: a number of threads below 1.
+        UsageError: a number of threads below 1, or a confidence that is none.
     """
     shipped = shipped_models()
     name = os.fspath(model) if model is not None else DEFAULT_MODEL
@@ -53,6 +56,8 @@ def load(
         known = ", ".join(shipped) or "none"
         raise ModelFileError(f"{name}: neither a model file nor a shipped model ({known})")
     found = Spotter(path, threads=threads, max_pixels=max_pixels)
+    if min_confidence is not None:
+        found = found.with_min_confidence(min_confidence)
     if garage is not None:
         found = found.with_garage(read_garage(Path(garage)))
     if detector is None:

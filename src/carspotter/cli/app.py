@@ -86,6 +86,15 @@ def identify(
             help="Also give each car a set of names that holds the right one 95 times of 100.",
         ),
     ] = False,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="The least probability of an answer, at whatever level. By default the model "
+            "file's, with which 97 of 100 answers are right.",
+        ),
+    ] = None,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -113,6 +122,7 @@ def identify(
             explain=explain,
             garage=garage,
             sets=sets,
+            min_confidence=min_confidence,
             threads=threads,
             quiet=quiet,
         )

@@ -48,6 +48,7 @@ def run(
     explain: Path | None,
     garage: Path | None,
     sets: bool,
+    min_confidence: float | None,
     threads: int | None,
     quiet: bool,
 ) -> int:
@@ -66,7 +67,13 @@ def run(
     mode = cast("CropMode", crop)
     # carspotter has a bound of its own, and says so where it is passed.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    spotter = load(model, detector=detector, garage=garage, threads=threads)
+    spotter = load(
+        model,
+        detector=detector,
+        garage=garage,
+        min_confidence=min_confidence,
+        threads=threads,
+    )
     if explain is None:
         results = spotter.identify_many(
             expand(photos), top_k=top, box=area, crop=mode, coverage=_COVERAGE if sets else None
