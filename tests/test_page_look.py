@@ -187,7 +187,6 @@ def test_pictures_of_the_page(
         visit.page.evaluate("scrollTo(0, 0)")
         keep(visit, "light-many", full=True)
     with visiting(browser, service.url, color_scheme="dark") as visit:
-        keep(visit, "dark-empty")
         visit.choose(*photos[:3])
         visit.page.evaluate("scrollTo(0, 0)")
         keep(visit, "dark-many")
@@ -196,7 +195,6 @@ def test_pictures_of_the_page(
         keep(visit, "dark-teach")
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with visiting(browser, service.url, color_scheme="light", **phone) as visit:
-        keep(visit, "phone-empty")
         visit.choose(photos[0])
         visit.page.evaluate("scrollTo(0, 0)")
         visit.page.set_viewport_size({"width": 390, "height": 1320})

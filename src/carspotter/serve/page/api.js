@@ -98,9 +98,10 @@ export class Api {
         await this.#newKey(key);
         continue;
       }
+      const said = await problem(answer);
       const busy = answer.status === 503 || answer.status === 429;
-      if (!busy || !onWait) throw await problem(answer);
-      await answer.body?.cancel();
+      // What took too long once takes as long again, and may have been done all the same.
+      if (!busy || !onWait || said.code === "deadline") throw said;
       if (tries >= PATIENCE) throw new Problem({ status: answer.status, code: "busy" });
       const seconds = patience(answer.headers.get("Retry-After"), tries);
       // All wait, not this one alone: the others would be turned away as well.

@@ -14,7 +14,7 @@ export function showFacts(model) {
     + "those it was measured on.";
 }
 
-/** Say that the server told nothing. */
+/** Say why the server told nothing so far. */
 export function showNoFacts(text) {
   byId("facts").replaceChildren(element("li", {}, element("strong", {}, "No word from the server"),
     element("span", {}, text)));

@@ -24,7 +24,8 @@ const facts = () => ({ ...model, explains: Boolean(model.explains) && !heatUnkno
 
 /** What the server says of itself; asked once, and again after it did not answer. */
 function known() {
-  asked ??= api.model({ onWait: () => {} }).then((said) => {
+  const onWait = () => showNoFacts("It is busy, or just starting. It is asked again.");
+  asked ??= api.model({ onWait }).then((said) => {
     model = said;
     showFacts(model);
     byId("open-teach").hidden = !model.teaching;

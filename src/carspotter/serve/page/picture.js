@@ -8,7 +8,7 @@ export class Picture {
   /** @param {{url: string, result: object|null}} shot */
   constructor(shot) {
     this.shot = shot;
-    this.photo = element("img", { alt: "", decoding: "async" });
+    this.photo = element("img", { alt: "", decoding: "async", draggable: "false" });
     this.element = element("span", { class: "picture" }, this.photo);
     this.photo.addEventListener("load", () => this.#loaded());
     this.photo.addEventListener("error", () => this.#blind());
@@ -28,7 +28,7 @@ export class Picture {
   /** Show the heat map of this address; null: the photo. */
   showHeat(url) {
     this.element.querySelector(".heat")?.remove();
-    if (url !== null) this.element.append(element("img", { class: "heat", alt: "", src: url }));
+    if (url !== null) this.element.append(element("img", { class: "heat", alt: "", src: url, draggable: "false" }));
   }
 
   #loaded() {

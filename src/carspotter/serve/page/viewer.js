@@ -11,7 +11,7 @@ import { boxesOf } from "./picture.js";
 export function enlarge(shot, heat) {
   const dialog = byId("viewer");
   const stage = element("div", { class: "stage" });
-  const photo = element("img", { alt: heat ? `Heat map of ${shot.name}` : shot.name });
+  const photo = element("img", { alt: heat ? `Heat map of ${shot.name}` : shot.name, draggable: "false" });
   photo.addEventListener("load", () => {
     const { naturalWidth: width, naturalHeight: height } = photo;
     const boxes = heat || !shot.result ? null : boxesOf(shot.result, width, height, 0.5);

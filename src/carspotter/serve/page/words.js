@@ -76,6 +76,7 @@ const TROUBLE = {
     "Check that it still runs and that you are connected, then try again.",
   ],
   no_key: ["The server asks for a key", "Try again, and enter the key that its operator has."],
+  deadline: ["The server took too long", "Try again when it has less to do, or with a smaller picture."],
   busy: ["The server stays busy", "Wait a little, then try again."],
 };
 
