@@ -2,24 +2,27 @@
 PYTHON ?= python3
 DATA ?= $(firstword $(wildcard $(CARSPOTTER_DATA) ../shared/stanford-cars))
 PHOTO ?=
+PORT ?= 8000
 
 DEMO := .venv-demo
 TEST := .venv-test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo demo-data test check format clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-demo: $(DEMO)/ready $(if $(PHOTO),,$(if $(DATA),$(DEMO)/reads-data)) ## name the car on PHOTO=some.jpg, or on some pictures of the data set
+demo: $(if $(PHOTO),$(DEMO)/ready,$(DEMO)/serves) ## open the page in a browser, or name the car on PHOTO=some.jpg
 ifneq ($(PHOTO),)
 	@$(DEMO)/bin/carspotter identify "$(PHOTO)"
-else ifneq ($(DATA),)
-	@$(DEMO)/bin/python scripts/demo.py "$(DATA)"
 else
-	@echo "Installed. Now name a photo: make demo PHOTO=some.jpg"
+	@$(DEMO)/bin/carspotter serve --port $(PORT) --log-level warning
 endif
+
+demo-data: $(DEMO)/reads-data ## name the cars on some pictures of the data set in DATA
+	@test -n "$(DATA)" || { echo "no data set: make demo-data DATA=stanford-cars" >&2; false; }
+	@$(DEMO)/bin/python scripts/demo.py "$(DATA)"
 
 test: $(TEST)/ready ## lint, types and all tests, as CI runs them
 	@$(MAKE) --no-print-directory check
@@ -45,6 +48,10 @@ $(DEMO)/ready: pyproject.toml
 	$(DEMO)/bin/pip install -q -e .
 	@touch $@
 
+$(DEMO)/serves: $(DEMO)/ready
+	$(DEMO)/bin/pip install -q -e '.[serve]'
+	@touch $@
+
 $(DEMO)/reads-data: $(DEMO)/ready
 	$(DEMO)/bin/pip install -q --group demo
 	@touch $@
@@ -52,5 +59,5 @@ $(DEMO)/reads-data: $(DEMO)/ready
 $(TEST)/ready: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install -q --disable-pip-version-check -U 'pip>=25.1'
-	$(TEST)/bin/pip install -q -e '.[train,track]' --group dev
+	$(TEST)/bin/pip install -q -e '.[serve,train,track]' --group dev
 	@touch $@

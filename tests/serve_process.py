@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -88,6 +89,7 @@ def photo(colour: tuple[int, int, int], size: tuple[int, int] = (48, 40)) -> byt
     return buffer.getvalue()
 
 
+@functools.cache
 def slow_photo() -> bytes:
     """A small file that takes a good part of a second: 49 megapixels."""
     buffer = io.BytesIO()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_model
 from conftest import Carspotter
+from page_visit import chromium
 from PIL import Image
 from serve_process import Served, parts, photo, served
 from tiny_model import ANSWERS, BLACK, BLUE, GREEN, RED
@@ -347,3 +348,17 @@ def test_figures_for_prometheus(service: Served, client: httpx2.Client) -> None:
     assert "carspotter_queue_requests 0.0" in text
     client.get("/nothing/that/anybody/knows")
     assert "nothing/that" not in client.get("/metrics").text
+
+
+def test_the_reference_opens_in_a_browser_without_other_hosts(service: Served) -> None:
+    said: list[str] = []
+    asked: list[str] = []
+    with chromium() as browser:
+        page = browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{service.url}/docs")
+        page.wait_for_selector("text=Name the cars on photos")
+    assert said == []
+    assert all(url.startswith((service.url, "data:")) for url in asked)

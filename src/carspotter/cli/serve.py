@@ -108,6 +108,14 @@ def serve(
             help="Clients may teach and forget cars, in --garage.",
         ),
     ] = False,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            envvar="CARSPOTTER_LOG_LEVEL",
+            metavar="debug|info|warning|error",
+            help="What is logged on stderr at least; info has a line for each request.",
+        ),
+    ] = "info",
     quiet: Quiet = False,
 ) -> None:
     """Serve a page and an HTTP API that name the cars on photos.
@@ -141,6 +149,7 @@ def serve(
         origins=tuple(origin or ()),
         trusted_proxies=trusted_proxies,
         allow_teaching=allow_teaching,
+        log_level=log_level,
     )
     run(settings, quiet=quiet)
 

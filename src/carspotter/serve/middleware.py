@@ -52,6 +52,9 @@ LINGER = 2.0
 """Seconds for which the rest of an upload is read and thrown away, once it is answered: clients
 that are still sending would not see the answer if the connection were closed at once."""
 
+LINGER_BYTES = 16 << 20
+"""How much of it is read."""
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 _OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
@@ -164,8 +167,9 @@ class EarlyAnswers:
             return message
 
         async def drain() -> None:
-            while not finished:
-                await receive_on()
+            left = LINGER_BYTES
+            while not finished and left > 0:
+                left -= len((await receive_on()).get("body", b""))
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start" and not finished:

@@ -107,31 +107,27 @@ def photo_routes(service: Service) -> APIRouter:
 def _identified(
     ticket: Ticket, photos: list[Photo], query: IdentifyQuery, box: Box | None
 ) -> list[Identification]:
-    """Results in order; stops where nobody waits any more."""
+    """Results in order.
+
+    One photo after the other: others get their turn meanwhile, and the work ends with the photo
+    during which the client goes away.
+    """
     spotter = ticket.spotter
     coverages = coverages_of(spotter)
     if query.coverage is not None and query.coverage not in coverages:
         there = ", ".join(map(str, coverages)) or "none"
         raise ProblemError(400, "bad_parameter", f"coverage: this model has {there}")
-    try:
-        if len(photos) == 1:  # most requests: spares the threads of the other way
-            return [
-                spotter.identify(
-                    photos[0], top_k=query.top, box=box, crop=query.crop, coverage=query.coverage
-                )
-            ]
-        return list(
-            spotter.identify_many(
-                wanted(ticket, photos),
-                top_k=query.top,
-                box=box,
-                crop=query.crop,
-                coverage=query.coverage,
+
+    def result(photo: Photo) -> Identification:
+        try:
+            return spotter.identify(
+                photo, top_k=query.top, box=box, crop=query.crop, coverage=query.coverage
             )
-        )
-    except PhotoError as error:
-        failure = Failure(error.code, str(error))
-        return [Identification(photos[0].name, None, (), None, spotter.info, error=failure)]
+        except PhotoError as error:
+            failure = Failure(error.code, str(error))
+            return Identification(photo.name, None, (), None, spotter.info, error=failure)
+
+    return [result(photo) for photo in wanted(ticket, photos)]
 
 
 def wanted(ticket: Ticket, photos: list[Photo]) -> Iterator[Photo]:

@@ -59,7 +59,7 @@ def serve(settings: Settings, *, quiet: bool = False) -> None:
             http=PatientProtocol,
             ws="none",
             lifespan="on",
-            log_config=log_config(),
+            log_config=log_config(settings.log_level.upper()),
             access_log=False,
             workers=settings.workers,
             proxy_headers=settings.trusted_proxies is not None,
@@ -93,7 +93,11 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         place = f"{settings.host}:{settings.port}"
-        raise UsageError(f"{place}: cannot listen there ({error.strerror or error})") from error
+        known = error.errno is not None and error.errno > 0  # not so where the host is unknown
+        reason = os.strerror(error.errno) if known else error.strerror or str(error)
+        raise UsageError(
+            f"{place}: cannot listen there ({reason}); take another --host or --port"
+        ) from error
 
 
 def _address(listening: socket.socket) -> str:

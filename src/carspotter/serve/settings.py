@@ -12,6 +12,8 @@ from carspotter.errors import UsageError
 from carspotter.photo import MAX_BYTES, MAX_PIXELS
 from carspotter.session import cores
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -36,6 +38,7 @@ class Settings:
         origins: pages of other hosts that may use the API from a browser.
         trusted_proxies: addresses whose X-Forwarded-For is believed, with commas; None: of nobody.
         allow_teaching: whether clients may change the garage.
+        log_level: what is logged at least: debug, info, warning or error.
 
     Raises:
         UsageError: a value that cannot be.
@@ -59,6 +62,7 @@ class Settings:
     origins: tuple[str, ...] = ()
     trusted_proxies: str | None = None
     allow_teaching: bool = False
+    log_level: str = "info"
 
     def __post_init__(self) -> None:
         least: dict[str, float] = {
@@ -77,6 +81,10 @@ class Settings:
             raise UsageError("the API key must be ASCII letters, digits and signs")
         if self.api_key is not None and len(self.api_key) < 16:
             raise UsageError("the API key must have at least 16 characters")
+        if self.log_level not in LOG_LEVELS:
+            raise UsageError(
+                f"--log-level {self.log_level}: must be one of {', '.join(LOG_LEVELS)}"
+            )
         if self.rate is not None:
             try:
                 limits.parse(self.rate)
