@@ -1,17 +1,12 @@
-"""What the tests of the page share: the service in its own process, a browser, drawn photos."""
+"""What the tests of the page share: a browser, a visit to the page, drawn photos."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,60 +28,11 @@ QUIET = (
 )
 
 
-@dataclass(frozen=True)
-class Service:
-    """`carspotter serve` in a process of its own."""
-
-    url: str
-    port: int
-    process: subprocess.Popen[bytes]
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
-
-
-@contextlib.contextmanager
-def serving(
-    folder: Path, *options: str | Path, port: int | None = None, **env: str
-) -> Iterator[Service]:
-    """The service, ready, until the block ends; its log goes into the folder."""
-    pytest.importorskip("fastapi")
-    port = port or free_port()
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "carspotter", "serve", "--port", str(port)]
-    log = folder / "serve.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [*command, *map(str, options)], stdout=out, stderr=out, env={**os.environ, **env}
-        )
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        _wait_until_ready(url, process, log)
-        yield Service(url, port, process)
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(f"{url}readyz", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail(f"the service is not ready:\n{log.read_text()[-2000:]}")
 
 
 @contextlib.contextmanager
@@ -166,6 +112,7 @@ class Visit:
 def visiting(browser: Any, url: str, *, wait: bool = True, **options: Any) -> Iterator[Visit]:
     """Open the page; at the end there was no console error and no request to another host."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    context.set_default_timeout(90_000)  # on a machine that has other work
     page = context.new_page()
     visit = Visit(page)
 

@@ -14,8 +14,9 @@ import pillow_heif
 import pytest
 import tiny_detectors
 from conftest import encoded
-from page_visit import Service, Visit, chromium, free_port, serving, visiting
+from page_visit import Visit, chromium, free_port, visiting
 from PIL import Image
+from serve_process import Served, served
 from taught_cars import PLUM, model_with_space, photos
 from tiny_model import BLACK, BLUE, GREEN, LABELS, RED, plain
 
@@ -29,13 +30,13 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("serve"), "--model", model) as started:
+def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("serve"), "--model", model) as started:
         yield started
 
 
 @pytest.fixture
-def visit(browser: Any, service: Service) -> Iterator[Visit]:
+def visit(browser: Any, service: Served) -> Iterator[Visit]:
     with visiting(browser, service.url) as opened:
         yield opened
 
@@ -72,7 +73,7 @@ def test_the_page_says_what_the_model_knows(visit: Visit) -> None:
 
 
 def test_the_embedded_model_says_how_good_it_is(browser: Any, tmp_path: Path) -> None:
-    with serving(tmp_path) as service, visiting(browser, service.url) as visit:
+    with served(tmp_path) as service, visiting(browser, service.url) as visit:
         facts = visit.page.locator("#facts").inner_text()
         said = visit.page.evaluate("fetch('v1/model').then((answer) => answer.json())")
         measured = said["accuracy"]["measured"]
@@ -149,7 +150,7 @@ def test_a_dropped_address_is_not_fetched(visit: Visit) -> None:
     assert visit.page.locator(".card").count() == 0
 
 
-def test_a_pasted_picture(browser: Any, service: Service) -> None:
+def test_a_pasted_picture(browser: Any, service: Served) -> None:
     with visiting(browser, service.url, permissions=["clipboard-read", "clipboard-write"]) as visit:
         visit.page.evaluate(
             """async () => {
@@ -170,7 +171,7 @@ def test_a_pasted_picture(browser: Any, service: Service) -> None:
         assert "no picture on the clipboard" in visit.page.locator("#note").inner_text()
 
 
-def test_a_phone_offers_its_camera(browser: Any, service: Service, tmp_path: Path) -> None:
+def test_a_phone_offers_its_camera(browser: Any, service: Served, tmp_path: Path) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with visiting(browser, service.url, **phone) as visit:
         with visit.page.expect_file_chooser() as asked:
@@ -236,7 +237,7 @@ def test_a_model_without_heat_maps_has_no_button(browser: Any, tmp_path: Path, m
     import tiny_model
 
     plainer = tiny_model.write(tmp_path / "headless.onnx", head=None)
-    with serving(tmp_path, "--model", plainer) as service, visiting(browser, service.url) as visit:
+    with served(tmp_path, "--model", plainer) as service, visiting(browser, service.url) as visit:
         visit.choose(photo(tmp_path, "red.png", RED))
         assert heading(visit, "red.png") == f"It is an {LABELS[0]}"
         assert visit.page.get_by_role("button", name="Heat map").count() == 0
@@ -250,7 +251,7 @@ def test_several_cars_on_a_photo(browser: Any, model: Path, tmp_path: Path) -> N
     scene.paste(BLUE, (200, 0, 400, 320))
     scene.save(tmp_path / "two.png")
     options = ("--model", model, "--detector", detector)
-    with serving(tmp_path, *options) as service, visiting(browser, service.url) as visit:
+    with served(tmp_path, *options) as service, visiting(browser, service.url) as visit:
         visit.choose(tmp_path / "two.png")
         card = visit.card("two.png")
         assert heading(visit, "two.png") == f"It is an {LABELS[0]}"
@@ -354,7 +355,7 @@ def test_the_results_as_csv(visit: Visit, tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large_is_not_sent(browser: Any, model: Path, tmp_path: Path) -> None:
     options = ("--model", model, "--max-bytes", "200000")
-    with serving(tmp_path, *options) as service, visiting(browser, service.url) as visit:
+    with served(tmp_path, *options) as service, visiting(browser, service.url) as visit:
         sent = []
         visit.page.on("request", lambda request: sent.append(request.url))
         visit.drop([("huge.png", encoded(plain(RED), "PNG") + bytes(300_000))])
@@ -414,11 +415,11 @@ def test_what_took_too_long_is_not_repeated_unasked(visit: Visit, tmp_path: Path
 def test_a_server_that_is_gone_and_comes_back(browser: Any, model: Path, tmp_path: Path) -> None:
     port, picture = free_port(), photo(tmp_path, "red.png", RED)
     with contextlib.ExitStack() as opened:
-        with serving(tmp_path, "--model", model, port=port) as service:
+        with served(tmp_path, "--model", model, "--port", str(port)) as service:
             visit = opened.enter_context(visiting(browser, service.url))
         visit.choose(picture)
         assert heading(visit, "red.png") == "The server does not answer"
-        opened.enter_context(serving(tmp_path, "--model", model, port=port))
+        opened.enter_context(served(tmp_path, "--model", model, "--port", str(port)))
         visit.card("red.png").get_by_role("button", name="Try again").click()
         visit.page.get_by_role("heading", name=LABELS[0]).wait_for()
         # The button is gone; the keyboard goes on from the card.
@@ -428,7 +429,7 @@ def test_a_server_that_is_gone_and_comes_back(browser: Any, model: Path, tmp_pat
 def test_a_server_with_a_key(browser: Any, model: Path, tmp_path: Path) -> None:
     env = {"CARSPOTTER_API_KEY": KEY}
     with (
-        serving(tmp_path, "--model", model, **env) as service,
+        served(tmp_path, "--model", model, **env) as service,
         visiting(browser, service.url, wait=False) as visit,
     ):
         dialog = visit.page.locator("#key-dialog")
@@ -457,7 +458,7 @@ def test_a_server_with_a_key(browser: Any, model: Path, tmp_path: Path) -> None:
 def test_a_car_is_taught_and_forgotten(browser: Any, tmp_path: Path) -> None:
     model = model_with_space(tmp_path)
     options = ("--model", model, "--garage", tmp_path / "garage.npz", "--allow-teaching")
-    with serving(tmp_path, *options) as service, visiting(browser, service.url) as visit:
+    with served(tmp_path, *options) as service, visiting(browser, service.url) as visit:
         page = visit.page
         dark = photos(tmp_path / "dark", PLUM, 3)
         visit.choose(dark[0])
@@ -497,7 +498,7 @@ def test_a_car_is_taught_and_forgotten(browser: Any, tmp_path: Path) -> None:
 def test_many_photos_are_taught_in_several_loads(browser: Any, model: Path, tmp_path: Path) -> None:
     options = ("--model", model, "--garage", tmp_path / "garage.npz", "--allow-teaching")
     with (
-        serving(tmp_path, *options, "--max-photos", "2") as service,
+        served(tmp_path, *options, "--max-photos", "2") as service,
         visiting(browser, service.url) as visit,
     ):
         page = visit.page

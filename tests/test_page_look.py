@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tiny_detectors
 import tiny_model
-from page_visit import Service, Visit, chromium, serving, street, visiting
+from page_visit import Visit, chromium, street, visiting
+from serve_process import Served, served
 
 from carspotter.names import split_name
 
@@ -56,7 +57,7 @@ def photos(place: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def service(place: Path) -> Iterator[Service]:
+def service(place: Path) -> Iterator[Served]:
     """A toy model behind a toy detector, with teaching."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny_model, "WEIGHTS", WEIGHTS)
@@ -70,7 +71,7 @@ def service(place: Path) -> Iterator[Service]:
     detector = tiny_detectors.localiser(place / "toy-detector.onnx", [box], [1.5])
     options = ("--model", model, "--detector", detector)
     teaching = ("--garage", place / "garage.npz", "--allow-teaching")
-    with serving(place, *options, *teaching) as started:
+    with served(place, *options, *teaching) as started:
         yield started
 
 
@@ -104,7 +105,7 @@ def accessible(visit: Visit) -> None:
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_no_width_scrolls_sideways(
-    browser: Any, service: Service, photos: list[Path], width: int
+    browser: Any, service: Served, photos: list[Path], width: int
 ) -> None:
     with visiting(browser, service.url, viewport={"width": width, "height": 800}) as visit:
         fits(visit)
@@ -120,7 +121,7 @@ def test_no_width_scrolls_sideways(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Any, service: Service, photos: list[Path], scheme: str) -> None:
+def test_axe_finds_nothing(browser: Any, service: Served, photos: list[Path], scheme: str) -> None:
     with visiting(browser, service.url, color_scheme=scheme) as visit:
         page = visit.page
         accessible(visit)
@@ -140,7 +141,7 @@ def test_axe_finds_nothing(browser: Any, service: Service, photos: list[Path], s
         accessible(visit)
 
 
-def test_dark_is_dark_and_light_is_light(browser: Any, service: Service) -> None:
+def test_dark_is_dark_and_light_is_light(browser: Any, service: Served) -> None:
     grounds = {}
     for scheme in ("light", "dark"):
         with visiting(browser, service.url, color_scheme=scheme) as visit:
@@ -150,7 +151,7 @@ def test_dark_is_dark_and_light_is_light(browser: Any, service: Service) -> None
     assert grounds["light"] > 195
 
 
-def test_who_wants_less_motion_has_none(browser: Any, service: Service, photos: list[Path]) -> None:
+def test_who_wants_less_motion_has_none(browser: Any, service: Served, photos: list[Path]) -> None:
     def moving(motion: str) -> int:
         with visiting(browser, service.url, reduced_motion=motion) as visit:
             visit.page.route("**/v1/identify*", lambda route: None)  # never answered
@@ -164,7 +165,7 @@ def test_who_wants_less_motion_has_none(browser: Any, service: Service, photos: 
 
 
 def test_pictures_of_the_page(
-    browser: Any, service: Service, photos: list[Path], tmp_path: Path
+    browser: Any, service: Served, photos: list[Path], tmp_path: Path
 ) -> None:
     """Writes what docs/page/ shows, where CARSPOTTER_PAGE_PICTURES names a folder for it."""
     folder = Path(os.environ.get("CARSPOTTER_PAGE_PICTURES", tmp_path))
