@@ -102,7 +102,7 @@ def parts(*photos: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
     return [("photo", (name, content)) for name, content in photos]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

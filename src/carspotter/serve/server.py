@@ -93,8 +93,8 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         place = f"{settings.host}:{settings.port}"
-        known = error.errno is not None and error.errno > 0  # not so where the host is unknown
-        reason = os.strerror(error.errno) if known else error.strerror or str(error)
+        number = error.errno or 0  # below zero where the host is unknown
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise UsageError(
             f"{place}: cannot listen there ({reason}); take another --host or --port"
         ) from error

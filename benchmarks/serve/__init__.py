@@ -1,0 +1,1 @@
+"""The service under load, under attack, and with things breaking around it."""
