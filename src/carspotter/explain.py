@@ -8,19 +8,36 @@ gradient is needed.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from carspotter.errors import PhotoError
+from carspotter.errors import PhotoError, UsageError
+from carspotter.names import CarName
 from carspotter.overlay import Tag, draw, scaled
 from carspotter.preprocess import Box
 from carspotter.results import Answer, Identification, in_percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def class_number(label: str, classes: Sequence[CarName]) -> int:
+    """The number of a class.
+
+    Raises:
+        UsageError: there is no such class; the message names one that is nearly so called.
+    """
+    labels = [name.label for name in classes]
+    if label not in labels:
+        like = difflib.get_close_matches(label, labels, 1)
+        hint = f"; did you mean {like[0]!r}?" if like else ""
+        raise UsageError(f"the model has no class {label!r}{hint}")
+    return labels.index(label)
 
 
 def class_map(

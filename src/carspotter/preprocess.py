@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from carspotter.photo import Pixels
+    from carspotter.photo import Photo, Pixels
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the upright photo; right and bottom lie outside."""
@@ -70,3 +70,33 @@ def clip_box(box: Box, width: int, height: int) -> Box | None:
     left, top = max(0, box[0]), max(0, box[1])
     right, bottom = min(width, box[2]), min(height, box[3])
     return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def part_of(photo: Photo, region: Box) -> Pixels:
+    """What a photo shows of a region, (h, w, 3) uint8 RGB, in as many pixels as were decoded.
+
+    Args:
+        photo: perhaps decoded at a part of its size.
+        region: in pixels of the upright photo, within it.
+    """
+    return crop_to_box(photo.pixels, scaled_box(region, photo.size, photo.shown))
+
+
+def scaled_box(box: Box, old: tuple[int, int], new: tuple[int, int]) -> Box:
+    """A box in a picture that was scaled; at least a pixel wide and high, as far as it was.
+
+    Args:
+        box: in pixels of the picture as it was, and within it.
+        old: its width and height then.
+        new: its width and height now.
+    """
+    if old == new:
+        return box
+    left, right = _scaled(box[0], box[2], old[0], new[0])
+    top, bottom = _scaled(box[1], box[3], old[1], new[1])
+    return left, top, right, bottom
+
+
+def _scaled(first: int, last: int, old: int, new: int) -> tuple[int, int]:
+    low = min(round(first * new / old), new - 1)
+    return low, min(new, max(round(last * new / old), low + 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, get_args
@@ -15,14 +14,14 @@ from carspotter.card import Card
 from carspotter.decide import Decider
 from carspotter.detect import Detector
 from carspotter.errors import GarageError, UsageError
-from carspotter.explain import Explanation, HeatMap, class_map
+from carspotter.explain import Explanation, HeatMap, class_map, class_number
 from carspotter.garage import Garage, TaughtScores
 from carspotter.likeness import Likeness
 from carspotter.model_file import ModelFile, Outputs
 from carspotter.names import LEVELS
 from carspotter.overlay import drawable
 from carspotter.photo import MAX_PIXELS, photo_name
-from carspotter.preprocess import Box, crop_to_box
+from carspotter.preprocess import Box, part_of
 from carspotter.results import Failure, Identification, ModelInfo
 from carspotter.session import cores
 from carspotter.stream import in_batches
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from carspotter.photo import PhotoSource, Pixels
+    from carspotter.photo import Photo, PhotoSource, Pixels
 
 CropMode: TypeAlias = Literal["auto", "none"]
 """`auto`: each vehicle that a detector finds is looked at by itself; `none`: the whole photo."""
@@ -315,8 +314,8 @@ class Spotter:
             UsageError: as for `identify`.
         """
         _check(1, box, crop)
-        pixels, (first, *_) = self._read(photo, box, crop, name)
-        return crop_to_box(pixels, first.region) if first.is_car else None
+        read, (first, *_) = self._read(photo, box, crop, name)
+        return part_of(read, first.region) if first.is_car else None
 
     def _many(
         self,
@@ -344,7 +343,8 @@ class Spotter:
         every = [view for _, views in photos for view in views]
         rows = (row for batch in inputs(every, _BATCH) for row in self._scores(batch))
         return [
-            self._result(name, views, [next(rows) for _ in views], wish) for name, views in photos
+            identification(name, views, [next(rows) for _ in views], self._decider, wish, self.info)
+            for name, views in photos
         ]
 
     def _scores(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -361,16 +361,17 @@ class Spotter:
         rows: list[tuple[NDArray[np.float32], int, NDArray[np.float32]]] = []
         for batch in inputs([view for _, photo in photos for view in photo.views], _BATCH):
             seen = self._model.evidence(batch)
-            scores = seen.logits
+            every = seen.logits
             if self._taught is not None:
-                scores = np.concatenate([scores, self._taught(scores, seen.embedding)], axis=1)
-            for row, logits, feature_map in zip(scores, seen.logits, seen.feature_map, strict=True):
+                every = np.concatenate([every, self._taught(every, seen.embedding)], axis=1)
+            for row, logits, feature_map in zip(every, seen.logits, seen.feature_map, strict=True):
                 number = int(logits.argmax()) if wanted is None else wanted
                 rows.append((row, number, class_map(feature_map, seen.head[number])))
         each, found = iter(rows), []
         for name, (views, picture, size) in photos:
             own = [next(each) for _ in views]
-            result = self._result(name, views, [logits for logits, *_ in own], wish)
+            scores = [logits for logits, *_ in own]
+            result = identification(name, views, scores, self._decider, wish, self.info)
             cars = tuple(
                 HeatMap(self.card.classes[number].label, view.box, view.region, evidence)
                 for view, (_, number, evidence) in zip(views, own, strict=True)
@@ -381,35 +382,30 @@ class Spotter:
     def _explainable(self, label: str | None) -> int | None:
         """The number of a class that is to be explained, where this model's can be."""
         self._model.need_head()
-        if label is None:
-            return None
-        labels = [name.label for name in self.card.classes]
-        if label not in labels:
-            like = difflib.get_close_matches(label, labels, 1)
-            hint = f"; did you mean {like[0]!r}?" if like else ""
-            raise UsageError(f"the model has no class {label!r}{hint}")
-        return labels.index(label)
+        return None if label is None else class_number(label, self.card.classes)
 
     def _drawable(self, photo: PhotoSource, box: Box | None, crop: CropMode) -> _Drawable:
-        pixels, views = self._read(photo, box, crop)
-        return _Drawable(views, drawable(pixels), (pixels.shape[1], pixels.shape[0]))
+        read, views = self._read(photo, box, crop, draws=True)
+        return _Drawable(views, drawable(read.pixels), read.size)
 
     def _read(
-        self, photo: PhotoSource, box: Box | None, crop: CropMode, name: str | None = None
-    ) -> tuple[Pixels, list[View]]:
-        detector = self._detector if crop == "auto" else None
-        return read_views(
-            photo, self.card, box=box, detector=detector, name=name, max_pixels=self._max_pixels
-        )
-
-    def _result(
         self,
-        name: str,
-        views: Sequence[View],
-        logits: Sequence[NDArray[np.float32]],
-        wish: Wish,
-    ) -> Identification:
-        return identification(name, views, logits, self._decider, wish, self.info)
+        photo: PhotoSource,
+        box: Box | None,
+        crop: CropMode,
+        name: str | None = None,
+        *,
+        draws: bool = False,
+    ) -> tuple[Photo, list[View]]:
+        return read_views(
+            photo,
+            self.card,
+            box=box,
+            detector=self._detector if crop == "auto" else None,
+            name=name,
+            max_pixels=self._max_pixels,
+            draws=draws,
+        )
 
 
 def _check(top_k: int, box: Box | None, crop: str) -> None:

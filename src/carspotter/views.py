@@ -11,14 +11,22 @@ from carspotter.card import Card
 from carspotter.decide import Decider
 from carspotter.detect import Detector, cars
 from carspotter.errors import PhotoError, UsageError
-from carspotter.photo import MAX_PIXELS, photo_name, read_photo
-from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
+from carspotter.photo import MAX_PIXELS, Photo, photo_name, read_reduced
+from carspotter.preprocess import Box, clip_box, part_of, scaled_box, to_input
 from carspotter.results import Car, Identification, LabelSet, ModelInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from carspotter.photo import PhotoSource, Pixels
+
+
+_OVERSAMPLING = 2
+"""So many pixels of a photo, at least, for each pixel of the input's side: what a JPEG's decoder
+does to finer detail is then averaged away when the input is made."""
+
+_SEARCHED_SIDE = 1024
+"""Short side, in pixels, of photos in which cars are looked for, or which are drawn on."""
 
 
 class View(NamedTuple):
@@ -74,8 +82,11 @@ def read_views(
     detector: Detector | None,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> tuple[Pixels, list[View]]:
+    draws: bool = False,
+) -> tuple[Photo, list[View]]:
     """Read a photo and make the model's inputs of it.
+
+    Large JPEG files are decoded at a part of their size, as far as the inputs do not need more.
 
     Args:
         photo: what `read_photo` takes.
@@ -84,31 +95,43 @@ def read_views(
         detector: else, looks for the cars; None: the photo is taken as a whole.
         name: how errors call the photo; by default its path, or its kind where it has none.
         max_pixels: photos of more are refused before they are decoded.
+        draws: whether the photo is to be drawn on.
 
     Returns:
-        The upright photo (H, W, 3) uint8 RGB, and at least one view, the main car's first.
+        The photo, and at least one view, the main car's first.
 
     Raises:
         PhotoError: the photo cannot be used, or the box lies outside of it.
     """
     name = name or photo_name(photo)
-    pixels = read_photo(photo, name=name, max_pixels=max_pixels)
-    height, width = pixels.shape[:2]
+    searched = draws or (detector is not None and box is None)
+
+    def detail(width: int, height: int) -> float:
+        inner = min(width, height) if box is None else min(box[2] - box[0], box[3] - box[1])
+        share = _OVERSAMPLING * card.input_size / inner
+        return max(share, _SEARCHED_SIDE / min(width, height)) if searched else share
+
+    read = read_reduced(photo, detail, name=name, max_pixels=max_pixels)
+    width, height = read.size
 
     def view(box: Box | None, region: Box, is_car: bool = True) -> View:
-        part = crop_to_box(pixels, region)
-        return View(to_input(part, card.input_size, card.resize), box, region, is_car)
+        return View(
+            to_input(part_of(read, region), card.input_size, card.resize), box, region, is_car
+        )
 
     whole = (0, 0, width, height)
     if box is not None:
         inside = clip_box(box, width, height)
         if inside is None:
             raise PhotoError("box_outside", f"{name}: the box lies outside of it")
-        return pixels, [view(inside, inside)]
+        return read, [view(inside, inside)]
     if detector is None:
-        return pixels, [view(None, whole)]
-    found = [view(car, region) for car, region in cars(detector, pixels)]
-    return pixels, found or [view(None, whole, is_car=False)]
+        return read, [view(None, whole)]
+    found = [
+        view(scaled_box(car, read.shown, read.size), scaled_box(region, read.shown, read.size))
+        for car, region in cars(detector, read.pixels)
+    ]
+    return read, found or [view(None, whole, is_car=False)]
 
 
 def inputs(views: Sequence[View], size: int) -> Iterator[Pixels]:
