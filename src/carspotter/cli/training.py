@@ -88,9 +88,7 @@ def run_export(
         _print_localiser(out, found, parity, as_json=as_json)
         return
     text = "" if notes is None else _read(notes)
-    card, parity = export_run(
-        run, out, data_root=data, notes=text, half=half, counting=count
-    )
+    card, parity = export_run(run, out, data_root=data, notes=text, half=half, counting=count)
     if as_json:
         print(json.dumps({"file": str(out), "parity": asdict(parity), "accuracy": card.accuracy}))
         return
