@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-import onnxruntime as ort
-
 from carspotter.card import CARD_KEY, HEAD_KEY, Card, parse_card, unsealed
 from carspotter.errors import ModelFileError
 from carspotter.likeness import SPACE_KEY, Likeness, likeness_in, parse_space
@@ -16,6 +14,7 @@ from carspotter.session import open_session
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnxruntime as ort
     from numpy.typing import NDArray
 
     from carspotter.photo import Pixels

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import onnxruntime as ort
-
 from carspotter.errors import ModelFileError
+
+# onnxruntime's own wheels tell their maker of each session, from 1.29 on, unless this is set before
+# it is imported; carspotter speaks to nobody.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
 
 
 def open_session(data: bytes, path: Path, threads: int) -> ort.InferenceSession:
