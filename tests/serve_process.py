@@ -70,7 +70,7 @@ def served(folder: Path, *options: str | Path, **env: str) -> Iterator[Served]:
     try:
         found = re.search(r"http://\S+[0-9]", process.stdout.readline().decode())
         assert found, log.read_text()
-        with httpx2.Client(base_url=found[0], timeout=60, trust_env=False) as client:
+        with httpx2.Client(base_url=found[0], timeout=120, trust_env=False) as client:
             client.get("/readyz").raise_for_status()
             yield Served(found[0], process, log, client)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import socket
 import threading
@@ -263,9 +264,9 @@ def test_what_is_not_done_by_the_deadline_is_given_up(folder: Path, model: Path)
 
 
 @contextlib.contextmanager
-def here(model: Path, settings: Settings | None = None) -> Iterator[tuple[str, int]]:
+def here(model: Path) -> Iterator[tuple[tuple[str, int], uvicorn.Server]]:
     """The service in this process, so that its patience can be shortened."""
-    app = create_app(settings or Settings(model=str(model), threads=1))
+    app = create_app(Settings(model=str(model), threads=1))
     config = uvicorn.Config(app, http=protocol.PatientProtocol, log_config=None, lifespan="on")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -273,7 +274,7 @@ def here(model: Path, settings: Settings | None = None) -> Iterator[tuple[str, i
         thread.start()
         try:
             wait_for(lambda: server.started)
-            yield listening.getsockname()
+            yield listening.getsockname(), server
         finally:
             server.should_exit = True
             thread.join(30)
@@ -283,7 +284,7 @@ def test_a_connection_that_asks_nothing_is_closed(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
-    with here(model) as place:
+    with here(model) as (place, _):
         for pieces in ([], [b"GET /healthz HT"], [b"G"] + [b"E"] * 20):
             began = time.monotonic()
             assert spoken(place, *pieces, pause=0.1).partition(b"\r\n")[0] in (
@@ -304,13 +305,34 @@ def test_an_answer_that_nobody_reads_is_given_up(
 ) -> None:
     monkeypatch.setattr(protocol, "WRITE_SECONDS", 0.5)
     ask = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
-    with here(model) as place, socket.create_connection(place) as deaf:
+    with here(model) as (place, _), socket.create_connection(place) as deaf:
         deaf.sendall(ask * 50)
         time.sleep(3)
         with pytest.raises(OSError, match=r"reset|Broken"):  # noqa: PT012
             for _ in range(10):
                 deaf.sendall(b"x" * 100_000)
                 time.sleep(0.1)
+
+
+def test_a_connection_from_before_may_still_ask_while_the_service_ends(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "GRACE_SECONDS", 20)
+    with here(model) as (place, server):
+        connection = http.client.HTTPConnection(*place, timeout=60)
+
+        def ask() -> tuple[int, str | None, bytes]:
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            return answer.status, answer.headers["Connection"], answer.read()
+
+        assert ask()[:2] == (200, None)
+        server.should_exit = True
+        wait_for(lambda: not server.servers[0].is_serving())
+        status, _, body = ask()
+        assert (status, json.loads(body)["code"]) == (503, "stopping")
+        assert connection.sock is None or connection.sock.recv(1) == b""  # it was the last one
+        connection.close()
 
 
 @pytest.mark.parametrize(

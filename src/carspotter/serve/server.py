@@ -68,7 +68,7 @@ def serve(settings: Settings, *, quiet: bool = False) -> None:
             backlog=_BACKLOG,
             h11_max_incomplete_event_size=_HEAD_BYTES,
             timeout_graceful_shutdown=_grace(settings),
-            timeout_worker_healthcheck=30,  # on a machine that is busy, life signs come late
+            timeout_worker_healthcheck=60,  # on a busy machine, a new worker imports for so long
         )
         # uvicorn sends itself the signal that ended it once more: here, that is no failure.
         signal.signal(signal.SIGTERM, lambda *_: None)
