@@ -70,8 +70,8 @@ def test_each_way_to_crop(
     ("options", "said"),
     [
         (("--crop", "sideways"), "auto, none or box"),
-        (("--crop", "auto"), "need each other"),
-        (("--detector", "some.onnx"), "need each other"),
+        (("--crop", "auto", "--detector", "none"), "--crop auto needs a detector"),
+        (("--detector", "some.onnx"), "--detector needs --crop auto"),
         (("--crop", "auto", "--detector", "gone.onnx"), "gone.onnx: no such"),
     ],
 )

@@ -23,6 +23,12 @@ def shipped_models() -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
+def shipped_localiser() -> Path | None:
+    """The file of the localiser inside the package, if there is one."""
+    folder = Path(str(resources.files("carspotter").joinpath("models", "localiser")))
+    return next(iter(sorted(folder.glob("*.onnx"))), None)
+
+
 def load(
     model: str | os.PathLike[str] | None = None,
     *,
@@ -36,8 +42,11 @@ def load(
 
     Args:
         model: a shipped model's name or an ONNX file; by default the embedded model.
-        detector: an ONNX file that finds the vehicles on a photo, a localiser of carspotter's or
-            one in YOLO's form; by default each photo is looked at as a whole.
+        detector: finds the vehicles on a photo, each of which is then looked at by itself: an
+            ONNX file, a localiser of carspotter's or one in YOLO's form, or "embedded"; "none"
+            looks at each photo as a whole. By default a shipped model has the embedded localiser,
+            if there is one, and a file none, since it is its training that says what it should
+            see.
         garage: a file of cars that were taught to this model; they are answered like any other.
         min_confidence: the least probability of an answer, 0 to 1; see
             `Spotter.with_min_confidence`. By default the model file's own.
@@ -45,7 +54,7 @@ def load(
         max_pixels: photos of more are refused before they are decoded.
 
     Raises:
-        ModelFileError: no such model, or not one of carspotter's, damaged or too new.
+        ModelFileError: no such model or detector, or not one of carspotter's, damaged or too new.
         GarageError: no such garage, not one, damaged, too new, or of another model.
         UsageError: a number of threads below 1, or a confidence that is none.
     """
@@ -60,6 +69,31 @@ def load(
         found = found.with_min_confidence(min_confidence)
     if garage is not None:
         found = found.with_garage(read_garage(Path(garage)))
-    if detector is None:
+    file = detector_file(detector, is_shipped=name in shipped)
+    if file is None:
         return found
-    return found.with_detector(load_detector(detector, threads=threads or cores()))
+    return found.with_detector(load_detector(file, threads=threads or cores()))
+
+
+def detector_file(
+    choice: str | os.PathLike[str] | None, *, is_shipped: bool
+) -> str | os.PathLike[str] | None:
+    """The file that a choice of a detector stands for; None: none.
+
+    Args:
+        choice: "embedded", "none", a file, or None for what is the default.
+        is_shipped: whether the model is a shipped one.
+
+    Raises:
+        ModelFileError: none is embedded.
+    """
+    if choice is None:
+        return shipped_localiser() if is_shipped else None
+    if choice == "none":
+        return None
+    if choice != "embedded":
+        return choice
+    file = shipped_localiser()
+    if file is None:
+        raise ModelFileError("no localiser is embedded in this carspotter; name a detector's file")
+    return file

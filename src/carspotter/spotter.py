@@ -104,6 +104,11 @@ class Spotter:
         return self._model.likeness
 
     @property
+    def finds_cars(self) -> bool:
+        """Whether the cars are looked for on each photo, unless a call says otherwise."""
+        return self._detector is not None
+
+    @property
     def explains(self) -> bool:
         """Whether the file carries what an exact heat map needs."""
         return self._model.explains

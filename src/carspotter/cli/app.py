@@ -16,7 +16,7 @@ from carspotter.cli.options import (
     BoxText,
     CropText,
     Data,
-    DetectorFile,
+    Detector,
     GarageFile,
     Json,
     Make,
@@ -67,7 +67,7 @@ def identify(
     model: Model = None,
     box: BoxText = None,
     crop: CropText = "auto",
-    detector: DetectorFile = None,
+    detector: Detector = None,
     explain: Annotated[
         Path | None,
         typer.Option(
@@ -147,7 +147,7 @@ def teach(
     model: Model = None,
     box: BoxText = None,
     crop: CropText = "auto",
-    detector: DetectorFile = None,
+    detector: Detector = None,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -234,7 +234,7 @@ def evaluate(
             "data has boxes. Default: as it was trained.",
         ),
     ] = None,
-    detector: DetectorFile = None,
+    detector: Detector = None,
     robustness: Annotated[
         int,
         typer.Option(

@@ -15,6 +15,7 @@ from rich.table import Table
 from carspotter.data import DataSet, Picture, open_data_set
 from carspotter.detect import load_detector, main_view
 from carspotter.errors import UsageError
+from carspotter.loading import detector_file
 from carspotter.report.document import document
 from carspotter.report.evaluation import Evaluation, Protocol, evaluate
 from carspotter.report.subject import Subject, load_subject
@@ -29,7 +30,7 @@ def run(
     report: Path | None,
     *,
     crop: str | None,
-    detector: Path | None,
+    detector: str | None,
     robustness: int,
     as_json: bool,
     quiet: bool,
@@ -37,8 +38,10 @@ def run(
     """Measure, print, and write the report where one is asked for; returns the exit code."""
     if crop not in (None, "auto", "none", "box"):
         raise UsageError(f"--crop {crop}: must be auto, none or box")
-    if (crop == "auto") != (detector is not None):
-        raise UsageError("--crop auto and --detector FILE need each other")
+    if crop != "auto" and detector is not None:
+        raise UsageError("--detector needs --crop auto")
+    if crop == "auto" and detector == "none":
+        raise UsageError("--crop auto needs a detector")
     subject = load_subject(model)
     data = open_data_set(data_root)
     protocol = _protocol(subject, data, model, split, crop, detector)
@@ -68,12 +71,13 @@ def _protocol(
     model: str,
     split: str,
     crop: str | None,
-    detector: Path | None,
+    detector: str | None,
 ) -> Protocol:
     area = subject.crop if crop is None else replace(subject.crop, to_box=crop == "box")
     focus = None
-    if detector is not None:
-        focus = functools.partial(main_view, load_detector(detector, threads=1))
+    file = detector_file(detector or "embedded", is_shipped=False) if crop == "auto" else None
+    if file is not None:
+        focus = functools.partial(main_view, load_detector(file, threads=1))
     return Protocol(
         data=data,
         split=split,

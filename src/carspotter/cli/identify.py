@@ -44,7 +44,7 @@ def run(
     model: str | None,
     box: str | None,
     crop: str,
-    detector: Path | None,
+    detector: str | None,
     explain: Path | None,
     garage: Path | None,
     sets: bool,
@@ -86,7 +86,7 @@ def run(
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be UTF-8; it is printed with escapes, and the run goes on.
         sys.stdout.reconfigure(errors="backslashreplace")
-    looks_for_cars = detector is not None and area is None and mode == "auto"
+    looks_for_cars = spotter.finds_cars and area is None and mode == "auto"
     show = _printer(style, looks_for_cars)
     failed = 0
     with _Counter(quiet) as count:

@@ -27,10 +27,13 @@ CropText = Annotated[
         help="auto: find the cars first, where there is a detector; none: the whole photo.",
     ),
 ]
-DetectorFile = Annotated[
-    Path | None,
+Detector = Annotated[
+    str | None,
     typer.Option(
-        "--detector", help="An ONNX file that finds vehicles: a localiser, or a YOLO model."
+        "--detector",
+        metavar="FILE|embedded|none",
+        help="What finds the cars: an ONNX file, a localiser or a YOLO model. By default the "
+        "embedded localiser for a shipped model, none for a file.",
     ),
 ]
 Threads = Annotated[

@@ -35,7 +35,7 @@ def run(
     model: str | None,
     box: str | None,
     crop: str,
-    detector: Path | None,
+    detector: str | None,
     threads: int | None,
     as_json: bool,
     quiet: bool,
