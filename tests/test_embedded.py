@@ -14,7 +14,6 @@ from PIL import Image
 
 import carspotter as package
 from carspotter.data import PictureReader, open_data_set
-from carspotter.errors import ModelFileError
 from carspotter.loading import DEFAULT_MODEL, shipped_models
 from carspotter.names import stanford_names
 from carspotter.spotter import Spotter
@@ -46,12 +45,17 @@ def test_readme_states_what_was_measured(spotter: Spotter) -> None:
         assert stated == [level["classes"], *(round(100 * level[key], 2) for key in keys)]
 
 
+def test_the_model_card_is_the_files_own(carspotter: Carspotter) -> None:
+    card = carspotter("models", "--card", DEFAULT_MODEL).stdout
+    assert card == (ROOT / "docs" / "model-card.md").read_text(encoding="utf-8")
+
+
 def test_models_lists_it(carspotter: Carspotter) -> None:
     listed = json.loads(carspotter("models", "--json").stdout)
     assert [row["name"] for row in listed] == list(shipped_models())
     text = carspotter("models").stdout
     assert DEFAULT_MODEL in text
-    assert "top-1 accuracy: 88.6 % of 8041 test pictures" in text
+    assert "top-1 accuracy: 91.4 % of 8041 test pictures" in text
 
 
 def test_it_answers_as_the_command_does(
@@ -64,7 +68,7 @@ def test_it_answers_as_the_command_does(
 
 
 def test_accuracy_on_real_photos(spotter: Spotter, stanford: Path) -> None:
-    """Each 20th official test picture: 88.6 % of all, so 4 in 100 below would be no accident."""
+    """Each 20th official test picture: 91.4 % of all, so 4 in 100 below would be no accident."""
     pictures = open_data_set(stanford).split("test")[::20]
     reader = PictureReader()
     found = spotter.identify_many(reader.read(picture) for picture in pictures)
@@ -75,17 +79,13 @@ def test_accuracy_on_real_photos(spotter: Spotter, stanford: Path) -> None:
         if result.answer.level == "exact":
             answered += 1
             kept += result.answer.label == picture.label
-    assert right / len(pictures) >= 0.84
-    assert answered / len(pictures) >= 0.4
-    assert kept / answered >= 0.94
+    assert right / len(pictures) >= 0.87
+    assert answered / len(pictures) >= 0.7
+    assert kept / answered >= 0.95
 
 
 def test_the_heat_lies_on_the_car(spotter: Spotter, stanford: Path) -> None:
     """Cars on a plain ground: the evidence is on them, wherever they are."""
-    try:
-        spotter.explain_many([])
-    except ModelFileError as error:
-        pytest.skip(f"the embedded model cannot be explained yet: {error}")
     reader, side, car = PictureReader(), 448, 200
     found = []
     for picture in open_data_set(stanford).split("test")[7::1100]:

@@ -189,7 +189,7 @@ main()
 
 CALLS = {
     "train": ("lite0", "--data", "nowhere", "--out", "run"),
-    "evaluate": ("stanford-cars-lite0", "--data", "nowhere"),
+    "evaluate": ("stanford-cars-lite2", "--data", "nowhere"),
     "export": ("run", "--out", "model.onnx"),
     "soup": ("one", "other", "--out", "run"),
     "tune": ("lite0", "--data", "nowhere", "--trials", "1", "--out", "study"),

@@ -125,7 +125,7 @@ _BMW: dict[str, Any] = {
     "body": "Coupe",
     "year": 2012,
 }
-_MODEL: dict[str, Any] = {"name": "stanford-cars-lite0", "version": "1", "sha256": "9f2c..."}
+_MODEL: dict[str, Any] = {"name": "stanford-cars-lite2", "version": "1", "sha256": "9f2c..."}
 
 
 class Result(BaseModel):
