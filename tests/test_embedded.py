@@ -85,13 +85,17 @@ def test_accuracy_on_real_photos(spotter: Spotter, stanford: Path) -> None:
 
 
 def test_the_heat_lies_on_the_car(spotter: Spotter, stanford: Path) -> None:
-    """Cars on a plain ground: the evidence is on them, wherever they are."""
-    reader, side, car = PictureReader(), 448, 200
+    """Cars on a plain ground: the evidence is on them, wherever they are.
+
+    They take half of the picture: the model was trained on cars that fill it, and does not know
+    much smaller ones.
+    """
+    reader, side, car = PictureReader(), 448, 320
     found = []
     for picture in open_data_set(stanford).split("test")[7::1100]:
         crop = Image.open(io.BytesIO(reader.read(picture))).convert("RGB").resize((car, car))
         shares, offsets = [], []
-        for left, top in ((0, 0), (248, 0), (124, 124), (0, 248), (248, 248)):
+        for left, top in ((0, 0), (128, 0), (64, 64), (0, 128), (128, 128)):
             scene = Image.new("RGB", (side, side), (124, 124, 124))
             scene.paste(crop, (left, top))
             positive = np.maximum(spotter.explain(scene).cars[0].evidence, 0)
@@ -101,10 +105,10 @@ def test_the_heat_lies_on_the_car(spotter: Spotter, stanford: Path) -> None:
             on_car = [abs(centres - (low + car / 2)) < car / 2 + cell for low in (top, left)]
             shares.append(mass[np.ix_(*on_car)].sum())
             offsets.append((mass.sum(axis=0) @ centres - left, mass.sum(axis=1) @ centres - top))
-        assert min(shares) >= 0.6, picture.key
+        assert min(shares) >= 0.85, picture.key
         found.append(offsets)
-    # The centre of mass goes with the car, over 248 pixels: in the mean it stays on one spot of it.
-    assert np.ptp(np.mean(found, axis=0), axis=0).max() <= 248 / 4
+    # The centre of mass goes with the car, over 128 pixels: in the mean it stays on one spot of it.
+    assert np.ptp(np.mean(found, axis=0), axis=0).max() <= 128 / 4
 
 
 def _readme() -> str:
