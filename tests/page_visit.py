@@ -84,9 +84,10 @@ class Visit:
             self.page.wait_for_timeout(50)
 
     def settle(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until nothing is under way, and the summary says so."""
         self.page.wait_for_selector("li.card")
         self.until("!document.querySelector('article[aria-busy=true]')")
+        self.until("!document.getElementById('summary').textContent.includes('to go')")
 
     def drop(self, files: Sequence[tuple[str, bytes]], kind: str = "image/png") -> None:
         """Drag files over the page and let them go."""

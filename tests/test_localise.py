@@ -48,7 +48,7 @@ sizes = [160]
 eval_size = 160
 batch_size = 8
 warmup_epochs = 0.2
-lr = 1e-2
+lr = 3e-3
 backbone_lr_scale = 1.0
 ema_decay = 0.9
 clip_norm = 5.0
@@ -223,8 +223,8 @@ def test_recognition_uses_it(trained: Trained, model: Path) -> None:
     spotter = package.load(model, detector=trained.file, threads=1)
     localiser = Localiser(trained.file, threads=1)
     counts = set()
-    for seed in range(100, 120):
-        photo = np.asarray(street(seed)[0])
+    photos = [*(street(seed)[0] for seed in range(100, 120)), *map(ground, range(200, 220))]
+    for photo in map(np.asarray, photos):
         found, vehicles = spotter.identify(photo), localiser.find(photo)
         boxes = [found.box, *(car.box for car in found.others)]
         assert boxes == ([v.box for v in vehicles] or [None])
@@ -301,6 +301,10 @@ def test_the_curve_of_known_boxes() -> None:
     assert ap == pytest.approx(1)
     assert best_setting(truth, [right, none]).recall == 1
     assert min(s.threshold for s in settings) == pytest.approx(0.5)
+    # Between the scores that are answered and those that are not.
+    assert best_setting(truth, [right, none]).threshold == pytest.approx(0.25)
+    doubtful = Found(truth[0], np.array([0.9, 0.1], np.float32))
+    assert best_setting(truth[:1] * 2, [right, doubtful]).threshold == pytest.approx(0.05)
     # Between both there is a false one: the second vehicle costs a third of the precision.
     ap, settings = curve(truth, [right, wrong])
     assert ap == pytest.approx((51 * 1 + 50 * 2 / 3) / 101, abs=1e-3)

@@ -364,7 +364,8 @@ def test_a_file_that_is_too_large_is_not_sent(browser: Any, model: Path, tmp_pat
             "It has 300 kB, and this server takes up to 200 kB"
             in visit.card("huge.png").inner_text()
         )
-        # Many answers at once are not read out one by one.
+        # Many answers at once are not read out one by one; this one has been, before they come.
+        said_aloud(visit, "huge.png: ")
         visit.drop([(f"{n}.png", bytes(300_000)) for n in range(5)])
         said_aloud(visit, "5 photos looked at.")
         assert not [url for url in sent if "/v1/identify" in url]

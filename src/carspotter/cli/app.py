@@ -216,6 +216,39 @@ app.command()(soup)
 
 
 @app.command()
+def bench(
+    megapixels: Annotated[
+        list[float] | None,
+        typer.Option(min=0.01, max=150, help="Of a photo; may be repeated. Default: 0.3, 2, 12."),
+    ] = None,
+    photos: Annotated[int, typer.Option(min=1, help="So many of each size in bulk.")] = 400,
+    model: Model = None,
+    detector: Detector = None,
+    threads: Threads = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure this machine: cold start, one photo after the other, many photos, memory.
+
+    Example: carspotter bench --megapixels 2
+
+    The photos are drawn. A cold start is a process of its own, beside one that only imports
+    onnxruntime and Pillow.
+    """
+    from carspotter.bench.measure import Sizes
+    from carspotter.cli.bench import run
+
+    run(
+        Sizes(tuple(megapixels) if megapixels else Sizes.megapixels, bulk=photos),
+        model=model,
+        detector=detector,
+        threads=threads,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@app.command()
 def evaluate(
     model: Annotated[
         str, typer.Argument(help="A run folder, a checkpoint, an ONNX file or a shipped name.")

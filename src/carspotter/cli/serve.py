@@ -31,8 +31,13 @@ def serve(
         typer.Option(envvar="CARSPOTTER_GARAGE", help="A file of cars that were taught."),
     ] = None,
     detector: Annotated[
-        Path | None,
-        typer.Option(envvar="CARSPOTTER_DETECTOR", help="An ONNX file that finds vehicles."),
+        str | None,
+        typer.Option(
+            envvar="CARSPOTTER_DETECTOR",
+            metavar="FILE|embedded|none",
+            help="What finds the cars: an ONNX file, a localiser or a YOLO model. By default the "
+            "embedded localiser for a shipped model, none for a file.",
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(envvar="CARSPOTTER_WORKERS", help="Processes.")] = 1,
     threads: Annotated[

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from carspotter.photo import Pixels
 
-KINDS = {"pasted": 0.35, "close": 0.15, "frame": 0.4, "empty": 0.1}
+KINDS = {"pasted": 0.45, "close": 0.2, "frame": 0.25, "empty": 0.1}
 """Share of each kind of scene, where there are frames: cars pasted on a background, a single car
 that fills the picture, a part of a street frame, and no car at all."""
 
@@ -248,8 +248,7 @@ def _street(
     assert parts.frames is not None
     number = int(rng.integers(len(parts.frames)))
     frame = Image.fromarray(parts.frames[number])
-    # Mostly nearly the whole frame: that is how streets are met, with small vehicles.
-    share = float(rng.uniform(0.3, 1.0) if rng.random() < 0.4 else rng.uniform(0.7, 1.0))
+    share = float(rng.uniform(0.3, 1.0))
     w = frame.width * share
     h = min(float(frame.height), squeeze * w * height / width)
     left, top = rng.uniform(0, frame.width - w), rng.uniform(0, frame.height - h)

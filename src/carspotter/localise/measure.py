@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 OVERLAP = 0.5
 """A box is right that overlaps a true one by as much (intersection over union)."""
 
+
+_SAME_SCORE = 1e-5
+"""Scores that lie no farther apart are those of one box, computed in two ways."""
 
 LEAST_COUNTED = 14.0
 """Vehicles with a shorter side, in pixels of the input, choose no epoch and no threshold: who chose
@@ -136,7 +139,11 @@ def best_setting(
     found: Sequence[Found],
     ignored: Sequence[NDArray[np.float32]] | None = None,
 ) -> Setting:
-    """The setting of the best F1, the harmonic mean of precision and recall; see `curve`."""
+    """The setting of the best F1, the harmonic mean of precision and recall; see `curve`.
+
+    Its threshold lies halfway to the next lower score: on the score itself, a rounding of the last
+    digit would part a file from its checkpoint.
+    """
     _, settings = curve(truth, found, ignored)
     if not settings:
         return Setting(1.0, 0.0, 0.0)
@@ -145,4 +152,7 @@ def best_setting(
         total = setting.precision + setting.recall
         return 2 * setting.precision * setting.recall / total if total else 0.0
 
-    return max(settings, key=f1)
+    best = max(settings, key=f1)
+    scores = np.concatenate([one.scores for one in found])
+    lower = scores[scores < best.threshold - _SAME_SCORE].max(initial=0.0)
+    return replace(best, threshold=(best.threshold + float(lower)) / 2)

@@ -171,7 +171,7 @@ def _facts(service: Service) -> dict[str, object]:
         "newest_year": max((name.year for name in card.classes if name.year), default=None),
         "accuracy": dict(card.accuracy),
         "coverages": coverages_of(spotter),
-        "detector": settings.detector is not None,
+        "detector": spotter.finds_cars,
         "explains": spotter.explains,
         "teaching": settings.allow_teaching,
         "limits": {

@@ -24,7 +24,7 @@ class Settings:
         port: the port; 0 takes a free one.
         model: a shipped model's name, or an ONNX file.
         garage: a file of taught cars; with `allow_teaching` it need not exist yet.
-        detector: an ONNX file that finds vehicles.
+        detector: what finds vehicles, as `load` takes it.
         workers: processes; they share nothing but the port, and the garage's file.
         threads: photos that a worker looks at at the same time; None: its share of the cores.
         queue: requests that may wait in a worker; None: four for each thread.
@@ -48,7 +48,7 @@ class Settings:
     port: int = 8000
     model: str | None = None
     garage: Path | None = None
-    detector: Path | None = None
+    detector: str | None = None
     workers: int = 1
     threads: int | None = None
     queue: int | None = None

@@ -1,0 +1,50 @@
+"""`carspotter bench`: what it measures is there, and has the order of magnitude of its kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_model
+from conftest import Carspotter
+from PIL import Image
+
+from carspotter.bench.photos import write_photos
+
+
+@pytest.mark.parametrize("megapixels", [0.05, 2.0])
+def test_photos_have_the_size_and_the_weight_of_photos(tmp_path: Path, megapixels: float) -> None:
+    files = write_photos(tmp_path, megapixels, 2)
+    for file in files:
+        with Image.open(file) as image:
+            width, height = image.size
+        assert width * height == pytest.approx(megapixels * 1e6, rel=0.01)
+        assert width / height == pytest.approx(4 / 3, rel=0.01)
+        assert 0.15 < file.stat().st_size / (width * height) < 1.0
+    assert files[0].read_bytes() != files[1].read_bytes()
+
+
+def test_all_is_measured(carspotter: Carspotter, tmp_path: Path) -> None:
+    model = tiny_model.write(tmp_path / "tiny.onnx")
+    small = ("--megapixels", "0.05", "--megapixels", "3", "--photos", "20")
+    done = carspotter("bench", "--model", model, *small, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["model"]["name"] == "tiny"
+    assert said["machine"]["cores"] >= 1
+    first, second = said["photos"]
+    assert [first["megapixels"], second["megapixels"]] == [0.05, 3]
+    for one in (first, second):
+        assert one["cold_to_bare"] == pytest.approx(one["cold_seconds"] / one["bare_seconds"])
+        assert one["cold_seconds"] > one["p50_ms"] / 1000
+        assert 0 < one["p50_ms"] <= one["p99_ms"]
+        assert one["photos_per_second"] > 0
+        assert one["peak_mib"] > 20
+    assert second["p50_ms"] > first["p50_ms"]  # sixty times the pixels
+
+
+def test_a_wrong_model_is_told_before_anything_is_measured(carspotter: Carspotter) -> None:
+    done = carspotter("bench", "--model", "gone.onnx")
+    assert done.returncode in (1, 2)
+    assert "gone.onnx" in done.stderr
