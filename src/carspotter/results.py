@@ -29,7 +29,7 @@ class Candidate:
         return self.name.label
 
     def to_dict(self) -> dict[str, Any]:
-        return {**_parts(self.name), "confidence": round(self.confidence, 4)}
+        return {**name_parts(self.name), "confidence": round(self.confidence, 4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         return {
             "level": self.level,
-            **_parts(self.name),
+            **name_parts(self.name),
             "confidence": round(self.confidence, 4),
         }
 
@@ -166,7 +166,8 @@ class Identification:
         }
 
 
-def _parts(name: CarName) -> dict[str, Any]:
+def name_parts(name: CarName) -> dict[str, Any]:
+    """A name as results have it."""
     return {
         "label": name.label,
         "make": name.make,

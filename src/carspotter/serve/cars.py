@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse, Response
 from carspotter.errors import GarageError, UsageError
 from carspotter.garage import editing, write_garage
 from carspotter.names import name_of
+from carspotter.results import name_parts
 from carspotter.serve.engine import Ticket
 from carspotter.serve.middleware import note
-from carspotter.serve.photos import name_parts, wanted
+from carspotter.serve.photos import wanted
 from carspotter.serve.problems import BusyError, ProblemError, of_photos
 from carspotter.serve.schemas import Cars, Lesson, body_schema, problem_responses
 from carspotter.serve.service import Service

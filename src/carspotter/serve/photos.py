@@ -10,9 +10,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from carspotter.errors import ModelFileError, PhotoError, UsageError
-from carspotter.names import CarName
 from carspotter.preprocess import Box
-from carspotter.results import Failure, Identification
+from carspotter.results import Failure, Identification, name_parts
 from carspotter.serve.engine import Ticket
 from carspotter.serve.middleware import note
 from carspotter.serve.problems import GoneError, ProblemError, of_photos
@@ -180,17 +179,6 @@ def _facts(service: Service) -> dict[str, object]:
             "max_photos": settings.max_photos,
         },
         "garage": None if cars is None else {"cars": cars},
-    }
-
-
-def name_parts(name: CarName) -> dict[str, str | int | None]:
-    """A name as results have it."""
-    return {
-        "label": name.label,
-        "make": name.make,
-        "model": name.model,
-        "body": name.body,
-        "year": name.year,
     }
 
 
