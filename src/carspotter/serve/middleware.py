@@ -114,7 +114,7 @@ class Observed:
 
         try:
             await self.app(scope, receive, send_on)
-        except Exception:
+        except Exception:  # whatever it is: the log has it, the client gets no traceback
             _log.exception("a request failed", extra={FIELDS: {"id": request_id}})
             if status:
                 raise  # the answer has begun: the connection must be cut
