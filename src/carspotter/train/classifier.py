@@ -16,6 +16,7 @@ from carspotter.train.loss import Objective
 from carspotter.train.model import CarClassifier, check_sizes
 from carspotter.train.recipe import Recipe
 from carspotter.train.task import Loss
+from carspotter.train.weights import is_trained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,8 @@ class ClassifierTask:
             len(targets), recipe, fabric.global_rank, fabric.world_size, chances
         )
         torch.manual_seed(stream_seed(recipe.seed, 0))
-        self.classifier = CarClassifier(recipe, len(class_names))
+        pretrained = not is_trained(recipe.weights)
+        self.classifier = CarClassifier(recipe, len(class_names), pretrained=pretrained)
         self.model: nn.Module = self.classifier
         check_sizes(self.classifier, recipe)
         self._mix = BatchMixer(recipe, len(class_names))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,25 +25,20 @@ from carspotter.train.augment import TrainingPictures
 from carspotter.train.classifier import ClassifierTask
 from carspotter.train.loggers import loggers, need_trackers
 from carspotter.train.model import CarClassifier
-from carspotter.train.model_weights import fill_from_file, read_weights
 from carspotter.train.processes import agree, alike, make_fabric, one_message
 from carspotter.train.progress import counting
 from carspotter.train.run import RunFolder
 from carspotter.train.soup import best_size, greedy_soup
+from carspotter.train.start import ready_start, take_up
 from carspotter.train.teachers import ready_teachers
 from carspotter.train.trainer import Trainer
 from carspotter.train.validation import Validation
-from carspotter.train.weights import MODEL_PREFIX
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from carspotter.train.recipe import Recipe
-
-STATISTICS_BATCHES = 32
-"""Of training pictures, on which the norms of a model file's weights are measured."""
 
 
 def train(
@@ -110,10 +104,11 @@ def _train(
     agree(fabric, lambda: folder.check(recipe, named_parts, resume=resume), first=True)
     resume = fabric.broadcast(folder.recipe.is_file())  # not yet, where its teachers are trained
 
-    def train_one(teacher: Recipe, place: RunFolder, go_on: bool) -> None:
-        console.print(f"{place.path}: the teacher is trained first", soft_wrap=True)
-        _train(teacher, data_root, place, fabric, go_on, console, lambda line: None)
+    def train_one(before: Recipe, place: RunFolder, go_on: bool) -> None:
+        console.print(f"{place.path}: is trained first", soft_wrap=True)
+        _train(before, data_root, place, fabric, go_on, console, lambda line: None)
 
+    start = ready_start(recipe, folder, fabric, train_one)
     teachers = ready_teachers(recipe, folder, data.class_names, fabric, train_one)
     decoded = _decoded(fabric, parts[0], recipe, console)
     targets = _targets(data, parts[0], decoded)
@@ -128,8 +123,8 @@ def _train(
     }
     task = ClassifierTask(recipe, fabric, data.class_names, targets, trained_on, teachers)
     pictures = TrainingPictures(decoded, targets, recipe)
-    if recipe.weights.startswith(MODEL_PREFIX):
-        alike(fabric, lambda: _fill(task, recipe, data.class_names, pictures))
+    if start is not None:
+        agree(fabric, lambda: take_up(task, start, data.class_names, pictures), first=False)
     trainer = Trainer(recipe, fabric, task, folder, console)
     if not resume:  # only now: a run that cannot start leaves no folder that bars the next try
         agree(fabric, lambda: folder.begin(recipe, data_root, named_parts), first=True)
@@ -151,21 +146,6 @@ def _train(
     # In the first process alone: the run folder need not lie where the others could read it.
     alone = replace(validation, fabric=None)
     agree(fabric, lambda: _finish(folder, recipe, alone, fabric.device, console), first=True)
-
-
-def _fill(
-    task: ClassifierTask, recipe: Recipe, class_names: Sequence[str], pictures: TrainingPictures
-) -> bool:
-    """Give the task's model the weights of the recipe's model file."""
-
-    def batches() -> Iterator[Tensor]:
-        task.batches.start_at(0)
-        for draws in itertools.islice(task.batches, STATISTICS_BATCHES):
-            batch = torch.stack([pictures[draw][0] for draw in draws])
-            yield batch.contiguous(memory_format=torch.channels_last)
-
-    found = read_weights(recipe.weights.removeprefix(MODEL_PREFIX))
-    return fill_from_file(task.classifier, found, class_names, batches)
 
 
 def _finish(

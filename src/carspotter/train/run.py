@@ -68,6 +68,11 @@ class RunFolder:
         return RunFolder(self.teachers / f"{number}-{name}")
 
     @property
+    def start(self) -> RunFolder:
+        """The run of the recipe whose weights this run goes on from."""
+        return RunFolder(self.path / "start")
+
+    @property
     def metrics(self) -> Path:
         """One JSON line for each epoch done."""
         return self.path / "metrics.jsonl"

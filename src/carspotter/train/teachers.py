@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from carspotter.errors import RecipeError
 from carspotter.train.checkpoint import load_checkpoint
+from carspotter.train.first import TrainOne, in_first, on_the_pictures_of, train_first
 from carspotter.train.model import CarClassifier
-from carspotter.train.processes import agree
 from carspotter.train.recipe import Recipe, load_recipe, shipped_recipes
-from carspotter.train.run import RunFolder
+from carspotter.train.weights import RECIPE_PREFIX
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-T = TypeVar("T")
-
-# What a teacher shares with its student: the pictures it may learn from, and the machine.
-_SHARED = (
-    *("crop", "box_margin", "val_fraction", "split_seed", "exclude"),
-    *("precision", "checkpoint_minutes"),
-)
+    from carspotter.train.run import RunFolder
 
 
 def ready_teachers(
@@ -31,7 +25,7 @@ def ready_teachers(
     folder: RunFolder,
     class_names: Sequence[str],
     fabric: Fabric,
-    train_one: Callable[[Recipe, RunFolder, bool], None],
+    train_one: TrainOne,
 ) -> list[CarClassifier]:
     """The recipe's teachers; those that are recipes themselves are trained, unless they are yet.
 
@@ -53,9 +47,9 @@ def ready_teachers(
         place = Path(name).expanduser()
         if is_recipe(name):
             run = folder.teacher(number, place.stem)
-            _train_teacher(_recipe_of(name, recipe), run, fabric, train_one)
+            train_first(_recipe_of(name, recipe), run, fabric, train_one)
             place = run.path
-        found.append(_first(fabric, functools.partial(load_teacher, place, class_names)))
+        found.append(in_first(fabric, functools.partial(load_teacher, place, class_names)))
     return found
 
 
@@ -87,24 +81,7 @@ def load_teacher(path: Path, class_names: Sequence[str]) -> CarClassifier:
 
 def _recipe_of(name: str, student: Recipe) -> Recipe:
     found = load_recipe(name)
-    if any(is_recipe(teacher) for teacher in found.teachers):
-        raise RecipeError(f"teachers: {name} has teachers to be trained itself; train it before")
-    return found.model_copy(update={key: getattr(student, key) for key in _SHARED})
-
-
-def _train_teacher(
-    recipe: Recipe,
-    run: RunFolder,
-    fabric: Fabric,
-    train_one: Callable[[Recipe, RunFolder, bool], None],
-) -> None:
-    # The state of a run under way goes when the run is done: what is left is the teacher.
-    if _first(fabric, lambda: run.best.is_file() and not run.last.exists()):
-        return
-    train_one(recipe, run, _first(fabric, run.recipe.is_file))
-    agree(fabric, run.last.unlink, first=True)
-
-
-def _first(fabric: Fabric, work: Callable[[], T]) -> T:
-    """What the first process makes of it, in every process."""
-    return cast("T", fabric.broadcast(agree(fabric, work, first=True)))
+    is_chain = found.weights.startswith(RECIPE_PREFIX)
+    if is_chain or any(is_recipe(teacher) for teacher in found.teachers):
+        raise RecipeError(f"teachers: {name} has runs before it itself; train it before")
+    return on_the_pictures_of(student, found)

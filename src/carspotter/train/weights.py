@@ -22,7 +22,15 @@ _PACKAGES = {
 }
 
 MODEL_PREFIX = "model:"
-"""Of a source that is a model file."""
+"""Of `weights` that are those of a model file or a shipped model; see `start`."""
+
+RECIPE_PREFIX = "recipe:"
+"""Of `weights` that are those of a recipe, by which is trained first; see `start`."""
+
+
+def is_trained(weights: str) -> bool:
+    """Whether `weights` are a trained classifier's, which `start` gives to a new one."""
+    return weights.startswith((MODEL_PREFIX, RECIPE_PREFIX))
 
 
 def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
@@ -32,8 +40,7 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
 
     Args:
         name: timm model name.
-        source: "package", "timm", "none", "file:PATH", or "model:…", whose weights
-            `model_weights` fills in once there are pictures to measure the norms on.
+        source: "package", "timm", "none" or "file:PATH".
         drop_path: stochastic depth rate of the last block.
 
     Raises:
@@ -53,7 +60,7 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
                 "download them once and say weights = 'file:PATH'"
             ) from error
     model = _create(name, drop_path, pretrained=False)
-    if source == "none" or source.startswith(MODEL_PREFIX):
+    if source == "none":
         return model
     if source == "package":
         _fill(model, _load(_package_file(name)), by_order=True, what=f"the package of {name}")
@@ -61,8 +68,7 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
         file = Path(source.removeprefix("file:")).expanduser()
         _fill(model, _load(file), by_order=False, what=str(file))
     else:
-        raise RecipeError(
-            f"weights {source!r}: must be 'package', 'timm', 'none' or 'file:PATH'")
+        raise RecipeError(f"weights {source!r}: must be 'package', 'timm', 'none' or 'file:PATH'")
     return model
 
 

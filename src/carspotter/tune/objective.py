@@ -22,10 +22,12 @@ from carspotter.data.index import fingerprint
 from carspotter.errors import CarspotterError, RecipeError, UsageError
 from carspotter.train import Recipe, checkpoint, load_recipe, train
 from carspotter.train.model import CarClassifier
+from carspotter.train.model_weights import read_weights
 from carspotter.train.progress import counting
 from carspotter.train.run import RunFolder
 from carspotter.train.schedule import differences
 from carspotter.train.teachers import is_recipe
+from carspotter.train.weights import MODEL_PREFIX, RECIPE_PREFIX, is_trained
 from carspotter.tune.folder import StudyFolder
 from carspotter.tune.storage import Journal
 from carspotter.tune.study import Plan
@@ -59,12 +61,19 @@ def check(recipe: Recipe, data_root: Path, console: Console) -> str:
             f"teachers: {untrained[0]} would be trained again for every trial; train it once, and "
             "name its run by --set 'teachers=[\"RUN\"]'"
         )
+    if recipe.weights.startswith(RECIPE_PREFIX):
+        raise RecipeError(
+            f"weights: {recipe.weights} would be trained again for every trial; train it once, "
+            "export it, and name its file by --set weights=model:FILE"
+        )
     data = open_data_set(data_root)
     part, validating = training_parts(data, recipe.val_fraction, recipe.split_seed, recipe.exclude)
     with counting("decoding", console) as progress:
         decoded = decoded_pictures(part, recipe.area(), recipe.cache_side, progress=progress)
     data.need_every_class(part[place].label for place in decoded.kept)
-    CarClassifier(recipe, len(data.class_names))
+    if recipe.weights.startswith(MODEL_PREFIX):
+        read_weights(recipe.weights.removeprefix(MODEL_PREFIX))
+    CarClassifier(recipe, len(data.class_names), pretrained=not is_trained(recipe.weights))
     return fingerprint([*part, *validating])
 
 
