@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from carspotter.photo import Pixels
 
+FAMILIARITY_OUTPUT = "familiarity"
+"""Of files whose logits are scaled by it; older ones have none."""
+
 
 class Outputs(NamedTuple):
     """What a model says of N pictures.
@@ -71,6 +74,7 @@ class ModelFile:
         self.card: Card = parse_card(self._metadata[CARD_KEY], str(path))
         outputs = _checked_outputs(self._session, self.card, path)
         self.explains = "head" in outputs
+        self.has_familiarity = FAMILIARITY_OUTPUT in outputs
         self.info = ModelInfo(self.card.name, self.card.version, sha256)
         self.likeness: Likeness = likeness_in(
             parse_space(self._metadata[SPACE_KEY], outputs["embedding"][1], str(path))
@@ -89,6 +93,14 @@ class ModelFile:
     def evidence(self, pixels: Pixels) -> Evidence:
         """All that heat maps are made of; `need_head` says whether the file has it."""
         return Evidence(*self._session.run(list(Evidence._fields), {"pixels": pixels}))
+
+    def familiarity(self, pixels: Pixels) -> NDArray[np.float32]:
+        """(N,) how near inputs are to the cars that were trained on, -1 to 1.
+
+        The cosine of the embedding to the nearest class mean; where `has_familiarity`.
+        """
+        found = self._session.run([FAMILIARITY_OUTPUT], {"pixels": pixels})[0]
+        return cast("NDArray[np.float32]", found)
 
     def need_head(self) -> None:
         """Check that the file carries what an exact heat map needs.

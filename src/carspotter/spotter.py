@@ -113,6 +113,15 @@ class Spotter:
         """Whether the file carries what an exact heat map needs."""
         return self._model.explains
 
+    @property
+    def has_familiarity(self) -> bool:
+        """Whether the file says how familiar a picture is; older ones do not."""
+        return self._model.has_familiarity
+
+    def familiarity(self, pixels: Pixels) -> NDArray[np.float32]:
+        """(N,) how near inputs (N, S, S, 3) are to the cars of the training, -1 to 1."""
+        return self._model.familiarity(pixels)
+
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Logits (N, classes) of inputs (N, S, S, 3) uint8, as `preprocess.to_input` makes them."""
         return self._model.logits(pixels)

@@ -276,6 +276,13 @@ def evaluate(
             "and so on, each at five strengths.",
         ),
     ] = 0,
+    no_cars: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PARQUET",
+            help="Pictures without a car: how well they are told from the cars.",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -296,6 +303,7 @@ def evaluate(
         crop=crop,
         detector=detector,
         robustness=robustness,
+        no_cars=no_cars,
         as_json=as_json,
         quiet=quiet,
     )

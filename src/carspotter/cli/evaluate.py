@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from carspotter.data import DataSet, Picture, open_data_set
+from carspotter.data.scenes import part_of, read_backgrounds
 from carspotter.detect import load_detector, main_view
-from carspotter.errors import UsageError
+from carspotter.errors import DataError, UsageError
+from carspotter.evaluate.no_cars import KEPT, NoCars
 from carspotter.loading import detector_file
 from carspotter.report.document import document
 from carspotter.report.evaluation import Evaluation, Protocol, evaluate
@@ -32,6 +34,7 @@ def run(
     crop: str | None,
     detector: str | None,
     robustness: int,
+    no_cars: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -45,6 +48,8 @@ def run(
     subject = load_subject(model)
     data = open_data_set(data_root)
     protocol = _protocol(subject, data, model, split, crop, detector)
+    if no_cars is not None:
+        protocol = replace(protocol, no_cars=_without_cars(no_cars, split))
     console = Console(stderr=True, quiet=quiet)
     for note in data.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
@@ -100,6 +105,14 @@ def _pictures(data: DataSet, model: str, split: str) -> Sequence[Picture]:
     return run.pictures(data, split)
 
 
+def _without_cars(file: Path, split: str) -> Sequence[Picture]:
+    """Pictures without a car of that part: on the others, training and thresholds may lean."""
+    found = [picture for picture in read_backgrounds(file) if part_of(picture) == split]
+    if not found:
+        raise DataError(f"{file}: none of its pictures belongs to the part {split!r}")
+    return found
+
+
 def _print(found: Evaluation, result: dict[str, Any]) -> None:
     about = result["data"]
     table = Table(
@@ -124,6 +137,8 @@ def _print(found: Evaluation, result: dict[str, Any]) -> None:
     )
     if result["answers"] is not None:
         console.print(_answers_in_words(result["answers"]), highlight=False, soft_wrap=True)
+    if found.no_cars is not None:
+        console.print(_no_cars_in_words(found.no_cars), highlight=False, soft_wrap=True)
     if found.robustness is not None:
         console.print(_robustness_table(found))
     if result["broken"]:
@@ -139,6 +154,18 @@ def _answers_in_words(answers: dict[str, Any]) -> str:
     )
     right = answers["right_of_answered"]
     return f"answered: {shares}" + ("" if right is None else f"; {100 * right:.2f} % of them right")
+
+
+def _no_cars_in_words(found: NoCars) -> str:
+    scores = {"confidence": found.confidence, "familiarity": found.familiarity}
+    told = ", ".join(
+        f"{name} AUROC {score.auroc:.4f} ({100 * score.false_alarms:.1f} % pass where "
+        f"{100 * KEPT:.0f} % of the cars do)"
+        for name, score in scores.items()
+        if score is not None
+    )
+    answered = "" if found.answered is None else f"{100 * found.answered:.1f} % answered; "
+    return f"{found.pictures} pictures without a car: {answered}{told}"
 
 
 def _robustness_table(found: Evaluation) -> Table:

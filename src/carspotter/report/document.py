@@ -67,6 +67,7 @@ def document(found: Evaluation) -> dict[str, Any]:
         "by_class": _classes(found),
         "most_confused": _confused(found),
         "robustness": None if found.robustness is None else asdict(found.robustness),
+        "no_cars": None if found.no_cars is None else found.no_cars.to_dict(),
         "speed": asdict(found.speed),
         "broken": found.found.broken,
         "seconds": round(found.seconds, 1),

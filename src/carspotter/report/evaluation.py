@@ -6,19 +6,20 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from carspotter.data import Crop, DataSet, Picture
 from carspotter.decide import Decider, softmax
-from carspotter.errors import ModelFileError
-from carspotter.evaluate import Metrics, Predictions, measure, predict
+from carspotter.errors import DataError, ModelFileError
+from carspotter.evaluate import Metrics, Predictions, Recogniser, measure, predict
 from carspotter.evaluate.bootstrap import Interval, level_intervals
 from carspotter.evaluate.corruptions import CORRUPTIONS, STRENGTHS, evenly
 from carspotter.evaluate.metrics import LevelGuesses, guesses_at, level_metrics
-from carspotter.evaluate.predict import Focus
+from carspotter.evaluate.no_cars import NoCars, apartness
+from carspotter.evaluate.predict import Focus, Share, predict_share
 from carspotter.names import LEVELS, Level, split_name
 from carspotter.report.subject import Subject
 from carspotter.results import Answer
@@ -46,6 +47,7 @@ class Protocol:
         crop: which part of each picture is taken.
         focus: which part of that is looked at; None: all of it.
         taken: the same in words, for reports.
+        no_cars: pictures without a car, looked at as a whole or where `focus` says.
     """
 
     data: DataSet
@@ -54,6 +56,7 @@ class Protocol:
     crop: Crop
     focus: Focus | None
     taken: str
+    no_cars: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class Evaluation:
         answers_right: (N,) whether that is right, at its level.
         speed: of the model.
         robustness: None where it was not asked for.
+        no_cars: None where there are no such pictures.
         seconds: of the pass over the pictures.
     """
 
@@ -114,6 +118,7 @@ class Evaluation:
     answers_right: NDArray[np.bool_] | None
     speed: Speed
     robustness: Robustness | None
+    no_cars: NoCars | None
     seconds: float
 
     @property
@@ -141,7 +146,8 @@ def evaluate(
             strength; 0: none.
 
     Raises:
-        DataError: a label that the model does not know, or no picture that can be read.
+        DataError: a label that the model does not know, or no picture that can be read, with a
+            car or without.
         ModelFileError: the model gives no numbers.
     """
     started = time.monotonic()
@@ -166,6 +172,7 @@ def evaluate(
         answers_right=None if answers is None else _right(answers, found.pictures),
         speed=Speed(_single_ms(subject), len(found.pictures) / seconds),
         robustness=_robustness(subject, protocol, robustness, counting) if robustness else None,
+        no_cars=_no_cars(subject, protocol, probabilities, counting) if protocol.no_cars else None,
         seconds=seconds,
     )
 
@@ -214,6 +221,52 @@ def _right(answers: Sequence[Answer], pictures: Sequence[Picture]) -> NDArray[np
             for answer, picture in zip(answers, pictures, strict=True)
         ]
     )
+
+
+def _no_cars(
+    subject: Subject, protocol: Protocol, cars: NDArray[np.float64], counting: Counting
+) -> NoCars:
+    """What is said of pictures without a car, beside the probabilities (N, classes) of the cars."""
+    empty = replace(protocol, pictures=protocol.no_cars, crop=Crop())
+    with counting("pictures without a car") as count:
+        logits = _said(subject.recogniser, subject, empty, count)
+    answers = _answers(subject, logits)
+    familiarity = None
+    if subject.familiarity is not None:
+        with counting("familiarity") as count:
+            of_cars = _said(subject.familiarity, subject, protocol, count)
+            of_others = _said(subject.familiarity, subject, empty, count)
+        familiarity = apartness(of_cars[:, 0], of_others[:, 0])
+    return NoCars(
+        pictures=len(logits),
+        answered=None
+        if answers is None
+        else float(np.mean([answer.level != "unknown" for answer in answers])),
+        confidence=apartness(cars.max(axis=1), softmax(logits, subject.temperature).max(axis=1)),
+        familiarity=familiarity,
+    )
+
+
+def _said(
+    recogniser: Recogniser,
+    subject: Subject,
+    protocol: Protocol,
+    count: Callable[[int, int], None],
+) -> NDArray[np.float32]:
+    """What is said of the protocol's pictures that can be read, whatever they are called."""
+    found = predict_share(
+        protocol.pictures,
+        recogniser,
+        Share(),
+        size=subject.size,
+        resize=subject.resize,
+        crop=protocol.crop,
+        focus=protocol.focus,
+        progress=count,
+    )
+    if found.logits is None:
+        raise DataError("none of the pictures without a car can be read")
+    return found.logits
 
 
 def _single_ms(subject: Subject) -> float:

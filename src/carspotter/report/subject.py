@@ -38,6 +38,7 @@ class Subject:
             none, as a checkpoint.
         sets: by promised coverage, the least probability of a class in a set.
         file_size: in bytes.
+        familiarity: pixels in, (N, 1) familiarity out; None where the file has none.
         heat: a picture (H, W, 3) uint8 and a class number in, the picture with its heat map out;
             None where the file has none.
     """
@@ -52,6 +53,7 @@ class Subject:
     thresholds: Mapping[Level, float] | None
     sets: Mapping[str, float]
     file_size: int
+    familiarity: Recogniser | None = None
     heat: Callable[[Pixels, int], Pixels] | None = None
 
 
@@ -91,8 +93,13 @@ def load_subject(model: str) -> Subject:
         thresholds=card.thresholds,
         sets=card.sets,
         file_size=spotter.path.stat().st_size,
+        familiarity=_familiarity(spotter) if spotter.has_familiarity else None,
         heat=functools.partial(_heat, spotter) if spotter.explains else None,
     )
+
+
+def _familiarity(spotter: Spotter) -> Recogniser:
+    return lambda pixels: spotter.familiarity(pixels)[:, None]
 
 
 def _heat(spotter: Spotter, pixels: Pixels, number: int) -> Pixels:

@@ -84,7 +84,7 @@ class RunFolder:
     def check(
         self, recipe: Schedule, parts: Mapping[str, Sequence[Picture]], *, resume: bool
     ) -> None:
-        """Check that there is no run yet, or that it is this one; its teachers may be all of it.
+        """Check that there is no run yet, or that it is this one; what is trained first may be all.
 
         Raises:
             UsageError: there is a run already and `resume` is not set, or the other way round.
@@ -92,7 +92,7 @@ class RunFolder:
             DataError: the run there has another split.
         """
         there = self.recipe
-        begun = there.is_file() or self.teachers.is_dir()
+        begun = there.is_file() or self.teachers.is_dir() or self.start.path.is_dir()
         if begun and not resume:
             raise UsageError(f"{self.path} holds a run already; go on with it by --resume")
         if resume and not begun:
