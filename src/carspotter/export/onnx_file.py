@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,19 +17,16 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from carspotter import __version__
 from carspotter.card import CARD_KEY, HEAD_KEY, Card, sealed
 from carspotter.data import Crop, DataSet, Picture, open_data_set
-from carspotter.decide import softmax
 from carspotter.errors import DataError, ExportError
-from carspotter.evaluate import Predictions, measure, measure_by, predict
-from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
-from carspotter.evaluate.conformal import COVERAGES, fit_set_threshold
+from carspotter.evaluate import Predictions, predict
+from carspotter.export.fitted import card_of, figures
+from carspotter.export.gate import Gate, fit_gate, with_gate
 from carspotter.export.half import weights_in_half
 from carspotter.export.head import LinearHead, linear_head
 from carspotter.files import replacing
 from carspotter.likeness import SPACE_KEY, Space, fit_space
-from carspotter.names import split_name
 from carspotter.spotter import Spotter
 from carspotter.train import Checkpoint, load_checkpoint
 from carspotter.train.model import CarClassifier
@@ -36,6 +34,8 @@ from carspotter.train.run import RunFolder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from carspotter.photo import Pixels
 
 LEAST_AGREEMENT = 0.999
 """Share of real pictures on which file and checkpoint must name the same class."""
@@ -54,7 +54,8 @@ _NO_HEAD = "its logits are not linear in its feature map"
 Counter = Callable[[int, int], None]
 
 
-def _uncounted(what: str) -> contextlib.AbstractContextManager[Counter]:
+def uncounted(what: str) -> contextlib.AbstractContextManager[Counter]:
+    """Progress that nobody looks at."""
     return contextlib.nullcontext(lambda done, total: None)
 
 
@@ -187,7 +188,7 @@ def export_run(
     data_root: Path | None = None,
     notes: str = "",
     half: bool = False,
-    counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = _uncounted,
+    counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = uncounted,
 ) -> tuple[Card, Parity]:
     """Export the best checkpoint of a run.
 
@@ -214,40 +215,53 @@ def export_run(
     """
     checkpoint = load_checkpoint(run)
     folder = RunFolder(run)
-    data = _run_data(folder, data_root)
+    data = data_of_run(folder, data_root)
     crop = checkpoint.recipe.area()
+
+    def embed(pixels: Pixels) -> NDArray[np.float32]:
+        return checkpoint.outputs(pixels)[1]
+
+    with counting("cars to compare with") as count:
+        some = _some_of_each(folder.pictures(data, "train"))
+        seen = _predict(embed, checkpoint, some, crop, count)
     val_part = folder.pictures(data, "val")
     with counting("calibrating") as count:
-        val = _predict(checkpoint.recognise, checkpoint, val_part, crop, count)
-    card = _card(checkpoint, val)
+        held_out = _predict(embed, checkpoint, val_part, crop, count)
+        gate = fit_gate(seen.logits, seen.targets, held_out.logits)
+        recognise = functools.partial(_through, gate, checkpoint)
+        val = _predict(recognise, checkpoint, val_part, crop, count)
+    card = card_of(checkpoint, val)
     has_test = any(p.split == "test" for p in data.pictures)
     judged = data.split("test") if has_test else val_part
     expected = val
     if has_test:
         with counting("checkpoint") as count:
-            expected = _predict(checkpoint.recognise, checkpoint, judged, crop, count)
-    model = to_onnx(checkpoint.model, checkpoint.recipe.eval_size)
+            expected = _predict(recognise, checkpoint, judged, crop, count)
+    model = with_gate(to_onnx(checkpoint.model, checkpoint.recipe.eval_size), gate)
     if half:
         model = weights_in_half(model)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "model.onnx"
         file.write_bytes(with_card(model, card))
-        spotter = Spotter(file)
         with counting("exported file") as count:
-            found = _predict(spotter.logits, checkpoint, judged, crop, count)
-        with counting("cars to compare with") as count:
-            space = space_of(spotter, folder.pictures(data, "train"), crop, count)
+            found = _predict(Spotter(file).logits, checkpoint, judged, crop, count)
     parity = _compare(expected.logits, found.logits)
     _refuse_unlike(parity, LARGEST_DIFFERENCE_IN_HALF if half else LARGEST_DIFFERENCE, out)
     measured = {
         "split": "test" if has_test else "validation",
         "crop": checkpoint.recipe.crop,
-        **_figures(found, checkpoint.class_names, card.temperature),
+        **figures(found, checkpoint.class_names, card.temperature),
     }
     card = replace(card, accuracy={**card.accuracy, "measured": measured}, notes=notes)
     with replacing(out) as part:
-        part.write_bytes(with_card(model, card, space))
+        part.write_bytes(with_card(model, card, fit_space(seen.logits, seen.targets)))
     return card, parity
+
+
+def _through(gate: Gate, checkpoint: Checkpoint, pixels: Pixels) -> NDArray[np.float32]:
+    """Logits (N, classes) as the file is to give them: scaled by how familiar each picture is."""
+    logits, embeddings = checkpoint.outputs(pixels)
+    return logits * gate.factors(gate.familiarity(embeddings))[:, None]
 
 
 def space_of(spotter: Spotter, pictures: Sequence[Picture], crop: Crop, progress: Counter) -> Space:
@@ -262,15 +276,10 @@ def space_of(spotter: Spotter, pictures: Sequence[Picture], crop: Crop, progress
     Raises:
         DataError: none of them can be read.
     """
-    of_car: collections.Counter[str] = collections.Counter()
-    chosen = []
-    for picture in pictures:
-        of_car[picture.label] += 1
-        if of_car[picture.label] <= MOST_OF_A_CAR:
-            chosen.append(picture)
+    chosen = _some_of_each(pictures)
     found = predict(
         chosen,
-        sorted(of_car),
+        sorted({picture.label for picture in chosen}),
         lambda inputs: spotter.outputs(inputs).embedding,
         size=spotter.card.input_size,
         resize=spotter.card.resize,
@@ -280,18 +289,23 @@ def space_of(spotter: Spotter, pictures: Sequence[Picture], crop: Crop, progress
     return fit_space(found.logits, found.targets)
 
 
-def _figures(found: Predictions, class_names: Sequence[str], temperature: float) -> dict[str, Any]:
-    """What the card says of measured pictures."""
-    logits, targets = found.logits, found.targets
-    return {
-        "pictures": len(targets),
-        **{m.level: m.to_dict() for m in measure(logits, targets, class_names, temperature)},
-        "by_body": [m.to_dict() for m in measure_by("body", logits, targets, class_names)],
-        "by_make": [m.to_dict() for m in measure_by("make", logits, targets, class_names)],
-    }
+def _some_of_each(pictures: Sequence[Picture]) -> list[Picture]:
+    """At most `MOST_OF_A_CAR` pictures of each car."""
+    of_car: collections.Counter[str] = collections.Counter()
+    chosen = []
+    for picture in pictures:
+        of_car[picture.label] += 1
+        if of_car[picture.label] <= MOST_OF_A_CAR:
+            chosen.append(picture)
+    return chosen
 
 
-def _run_data(folder: RunFolder, data_root: Path | None) -> DataSet:
+def data_of_run(folder: RunFolder, data_root: Path | None) -> DataSet:
+    """The data set of a run, where it lay or where it is said to be.
+
+    Raises:
+        DataError: it is not there.
+    """
     root = data_root or folder.data_root()
     if not root.is_dir():
         raise DataError(f"the run's data set is not at {root}; say where it is by --data")
@@ -312,34 +326,6 @@ def _predict(
         size=checkpoint.recipe.eval_size,
         crop=crop,
         progress=progress,
-    )
-
-
-def _card(checkpoint: Checkpoint, val: Predictions) -> Card:
-    names = tuple(split_name(name) for name in checkpoint.class_names)
-    temperature = fit_temperature(val.logits, val.targets)
-    mean, std = (
-        tuple(round(float(v) / 255, 6) for v in values.flatten())
-        for values in (checkpoint.model.mean, checkpoint.model.std)
-    )
-    exact = measure(val.logits, val.targets, checkpoint.class_names)[0]
-    probabilities = softmax(val.logits, temperature)
-    return Card(
-        name=checkpoint.recipe.name,
-        version=__version__,
-        classes=names,
-        input_size=checkpoint.recipe.eval_size,
-        resize="squash",
-        mean=mean,  # type: ignore[arg-type]
-        std=std,  # type: ignore[arg-type]
-        temperature=temperature,
-        thresholds=fit_thresholds(probabilities, val.targets, names),
-        trained_on=checkpoint.trained_on,
-        accuracy={"validation": {"pictures": len(val.targets), **exact.to_dict()}},
-        sets={
-            str(coverage): fit_set_threshold(probabilities, val.targets, coverage)
-            for coverage in COVERAGES
-        },
     )
 
 

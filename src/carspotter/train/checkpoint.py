@@ -12,7 +12,7 @@ import torch
 from carspotter.errors import ModelFileError
 from carspotter.files import replacing
 from carspotter.train.allocator import keep_freed_memory
-from carspotter.train.model import CarClassifier
+from carspotter.train.model import CarClassifier, Outputs
 from carspotter.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -47,14 +47,22 @@ class Checkpoint:
         """Logits (N, classes) of pictures (N, S, S, 3) uint8: an `evaluate.Recogniser`."""
         return recognise(self.model, pixels)
 
+    def outputs(self, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits (N, classes) and embeddings (N, D) of pictures (N, S, S, 3) uint8."""
+        found = _outputs(self.model, pixels)
+        return found.logits.float().cpu().numpy(), found.embedding.float().cpu().numpy()
+
 
 def recognise(model: CarClassifier, pixels: Pixels) -> NDArray[np.float32]:
     """Logits (N, classes) of pictures (N, S, S, 3) uint8, in fp32."""
-    device = model.mean.device
-    batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-    with torch.inference_mode():
-        logits: NDArray[np.float32] = model(batch).float().cpu().numpy()
+    logits: NDArray[np.float32] = _outputs(model, pixels).logits.float().cpu().numpy()
     return logits
+
+
+def _outputs(model: CarClassifier, pixels: Pixels) -> Outputs:
+    batch = torch.from_numpy(pixels).to(model.mean.device).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        return model.outputs(batch)
 
 
 def save_checkpoint(path: Path, found: Checkpoint) -> None:
