@@ -148,7 +148,7 @@ def label_archive(
         if run_on_ray is None:
             _run_here(run, Labeller(spotter, request.recogniser.crop, base, schema), progress)
         else:
-            run_on_ray(run, settings, progress)
+            run_on_ray(run, spotter.info, settings, progress)
         counts = _finish(run, request.out, job, settings.most_bytes)
     return Summary(
         request.out,
@@ -166,7 +166,7 @@ def _check(request: Request) -> None:
         raise DataError(f"--out {request.out}: no such folder")
 
 
-def _ray() -> Callable[[Run, Settings, Progress], None]:
+def _ray() -> Callable[[Run, ModelInfo, Settings, Progress], None]:
     try:
         from carspotter.label.ray_engine import run_on_ray
     except ModuleNotFoundError as error:

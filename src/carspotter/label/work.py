@@ -43,7 +43,7 @@ class Work:
     """
 
     def __init__(self, out: Path) -> None:
-        self.path = out.with_name(f"{out.name}.work")
+        self.path = out.absolute().with_name(f"{out.name}.work")
         self.parts = self.path / "parts"
         self._job = self.path / "job.json"
         self._plan = self.path / "plan.jsonl"
@@ -111,6 +111,24 @@ class Work:
         with self._plan.open(encoding="utf-8") as file:
             for number, line in enumerate(file):
                 yield number, Piece.from_json(line)
+
+    def starts(self) -> Iterator[dict[str, int]]:
+        """The number of each piece, and where it starts in the plan: what is passed around."""
+        start = 0
+        with self._plan.open("rb") as file:
+            for number, line in enumerate(file):
+                yield {"number": number, "start": start}
+                start += len(line)
+
+    def piece_at(self, start: int) -> Piece:
+        """The piece that starts there in the plan.
+
+        Raises:
+            OSError: the plan cannot be read.
+        """
+        with self._plan.open("rb") as file:
+            file.seek(start)
+            return Piece.from_json(file.readline().decode("utf-8"))
 
     def part(self, number: int) -> Path:
         """Where a finished piece lies."""
