@@ -19,6 +19,14 @@ from conftest import Carspotter
 from carspotter.label import Request, Settings, label_archive
 from carspotter.label.job import Recogniser
 
+pytestmark = [
+    # Ray's own, of its own settings.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 PHOTOS = 240
 CHUNK = 5
 
