@@ -40,6 +40,8 @@ _MOST_TASKS = 10_000
 _STORE_BYTES = 100 << 20
 """Of Ray's object store on this machine: only numbers pass through it."""
 
+_KNOCK_SECONDS = 10
+
 
 @dataclass(frozen=True)
 class _Task:
@@ -179,12 +181,14 @@ def _cluster(settings: Settings, threads: int) -> Iterator[None]:
     """Join the cluster, or start a Ray on this machine that ends with the block.
 
     Raises:
+        OSError: none can be started here.
         UsageError: there is no cluster at the address.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         if settings.ray_address is not None:
+            _knock(settings.ray_address)
             ray.init(address=settings.ray_address, **quiet)
         else:
             ray.init(
@@ -194,9 +198,22 @@ def _cluster(settings: Settings, threads: int) -> Iterator[None]:
                 include_dashboard=False,
                 **quiet,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        if settings.ray_address is None:
+            raise OSError(f"Ray cannot be started on this machine ({error})") from error
         raise UsageError(f"--ray-address {settings.ray_address}: no Ray there ({error})") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray tries for minutes where nobody answers.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
