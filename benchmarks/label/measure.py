@@ -58,9 +58,11 @@ def call(source: Path, out: Path, *more: str, actors: int = 0) -> Measured:
     command = [sys.executable, "-m", "carspotter", "label", str(source), "--out", str(out)]
     work = out.with_name(f"{out.name}.work")
     started = time.monotonic()
-    run = psutil.Popen(
-        [*command, *engine, *more, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    log = out.with_name(f"{out.name}.log")
+    with log.open("wb") as errors:
+        run = psutil.Popen(
+            [*command, *engine, *more, "--json"], stdout=subprocess.PIPE, stderr=errors
+        )
     planned: float | None = None
     peak, spent = 0, {}
     marks: list[tuple[float, int]] = []
@@ -79,7 +81,7 @@ def call(source: Path, out: Path, *more: str, actors: int = 0) -> Measured:
     assert run.stdout is not None
     said = run.stdout.read()
     if run.returncode not in (0, 1) or not said:
-        raise RuntimeError(f"{' '.join(command)}: exit code {run.returncode}")
+        raise RuntimeError(f"{' '.join(command)}: exit code {run.returncode}; see {log}")
     summary = json.loads(said)
     share = (marks[-1][1] - marks[0][1]) / max(1, marks[-1][1]) if marks else 0.0
     between = marks[-1][0] - marks[0][0] if marks else 0.0

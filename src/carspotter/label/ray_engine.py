@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,11 @@ _STORE_BYTES = 100 << 20
 """Of Ray's object store on this machine: only numbers pass through it."""
 
 _KNOCK_SECONDS = 10
+_STARTS = 3
+
+_QUIET: Mapping[str, Any] = MappingProxyType(
+    {"log_to_driver": False, "logging_level": logging.ERROR}
+)
 
 
 @dataclass(frozen=True)
@@ -184,28 +190,44 @@ def _cluster(settings: Settings, threads: int) -> Iterator[None]:
         OSError: none can be started here.
         UsageError: there is no cluster at the address.
     """
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        if settings.ray_address is not None:
+    if settings.ray_address is not None:
+        try:
             _knock(settings.ray_address)
-            ray.init(address=settings.ray_address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=max(cores(), (settings.actors or 1) * threads),
-                object_store_memory=_STORE_BYTES,
-                include_dashboard=False,
-                **quiet,
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        if settings.ray_address is None:
-            raise OSError(f"Ray cannot be started on this machine ({error})") from error
-        raise UsageError(f"--ray-address {settings.ray_address}: no Ray there ({error})") from error
+            ray.init(address=settings.ray_address, **_QUIET)
+        except Exception as error:  # Ray's are of many kinds
+            raise UsageError(
+                f"--ray-address {settings.ray_address}: no Ray there ({error})"
+            ) from error
+    else:
+        _start(max(cores(), (settings.actors or 1) * threads))
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(cpus: int) -> None:
+    """Start a Ray on this machine. It gives itself half a minute, too little on a busy one.
+
+    Raises:
+        OSError: it does not start.
+    """
+    for tries_left in reversed(range(_STARTS)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=_STORE_BYTES,
+                include_dashboard=False,
+                **_QUIET,
+            )
+        except Exception as error:  # a plain one, where the time is over
+            ray.shutdown()
+            if not tries_left:
+                raise OSError(f"Ray cannot be started on this machine ({error})") from error
+        else:
+            return
 
 
 def _knock(address: str) -> None:
