@@ -59,5 +59,5 @@ $(DEMO)/reads-data: $(DEMO)/ready
 $(TEST)/ready: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install -q --disable-pip-version-check -U 'pip>=25.1'
-	$(TEST)/bin/pip install -q -e '.[serve,train,track]' --group dev
+	$(TEST)/bin/pip install -q -e '.[serve,train,track,ray]' --group dev
 	@touch $@

@@ -313,3 +313,16 @@ def test_one_spotter_serves_many_threads(spotter: Spotter) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
+
+
+def test_observations_are_results_with_what_they_rest_on(model: Path, colours: Path) -> None:
+    spotter = carspotter.load(model)
+    photos = [str(colours / "red.png"), str(colours / "none.png"), str(colours / "blue.png")]
+    seen = list(spotter.observe_many(photos, readers=3))
+    assert [one.result for one in seen] == list(spotter.identify_many(photos))
+    red, failed, blue = seen
+    assert red.embedding == pytest.approx([1, 0, 0])
+    assert blue.embedding == pytest.approx([0, 0, 1])
+    assert red.seconds is not None
+    assert red.seconds > 0
+    assert (failed.embedding, failed.seconds) == (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import tempfile
@@ -42,12 +43,27 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can say so."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, busy: Exception | None = None) -> Iterator[None]:
     """Hold the lock of a file that is about to be read and replaced; wait while another has it.
 
     The lock is the operating system's, on a hidden file beside `path`, and ends with the process
     that holds it: there is none that is left over.
+
+    Args:
+        path: the file.
+        busy: what to raise, instead of waiting, while another has it.
 
     Raises:
         OSError: the folder cannot be written, or the lock was not to be had.
@@ -58,9 +74,17 @@ def locked(path: Path) -> Iterator[None]:
             import msvcrt
 
             file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            mode = msvcrt.LK_LOCK if busy is None else msvcrt.LK_NBLCK
+            take = functools.partial(msvcrt.locking, file.fileno(), mode, 1)
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX)
+            how = fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB
+            take = functools.partial(fcntl.flock, file, how)
+        try:
+            take()
+        except OSError:
+            if busy is None:
+                raise
+            raise busy from None
         yield

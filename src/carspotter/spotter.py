@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, get_args
@@ -25,7 +26,15 @@ from carspotter.preprocess import Box, part_of
 from carspotter.results import Failure, Identification, ModelInfo
 from carspotter.session import cores
 from carspotter.stream import in_batches
-from carspotter.views import View, Wish, identification, inputs, read_views, wish_for
+from carspotter.views import (
+    Observation,
+    View,
+    Wish,
+    identification,
+    inputs,
+    read_views,
+    wish_for,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -158,7 +167,7 @@ class Spotter:
         _check(top_k, box, crop)
         wish = wish_for(top_k, coverage, self.card, self.path)
         _, views = self._read(photo, box, crop)
-        return self._identified([(photo_name(photo), views)], wish)[0]
+        return self._observed([(photo_name(photo), views)], wish)[0].result
 
     def identify_many(
         self,
@@ -189,9 +198,46 @@ class Spotter:
         return self._many(
             photos,
             read=lambda photo: self._read(photo, box, crop)[1],
-            finish=lambda ready: self._identified(ready, wish),
+            finish=lambda ready: [seen.result for seen in self._observed(ready, wish)],
             failed=lambda result: result,
         )
+
+    def observe_many(
+        self,
+        photos: Iterable[PhotoSource],
+        *,
+        top_k: int = 5,
+        crop: CropMode = "auto",
+        readers: int | None = None,
+    ) -> Iterator[Observation]:
+        """Name the cars on many photos, as `identify_many` does; with embeddings and times.
+
+        Args:
+            photos: as for `identify_many`.
+            top_k: as for `identify`.
+            crop: as for `identify`.
+            readers: threads that read; by default as many as compute. More help where photos come
+                from afar.
+
+        Raises:
+            UsageError: as for `identify`.
+        """
+        _check(top_k, None, crop)
+        wish = Wish(top_k)
+
+        def read(photo: PhotoSource) -> tuple[list[View], float]:
+            started = time.perf_counter()
+            _, views = self._read(photo, None, crop)
+            return views, time.perf_counter() - started
+
+        def finish(ready: list[tuple[str, tuple[list[View], float]]]) -> list[Observation]:
+            started = time.perf_counter()
+            seen = self._observed([(name, views) for name, (views, _) in ready], wish)
+            share = (time.perf_counter() - started) / max(1, len(ready))
+            spent = [seconds + share for _, (_, seconds) in ready]
+            return [one._replace(seconds=s) for one, s in zip(seen, spent, strict=True)]
+
+        return self._many(photos, read=read, finish=finish, failed=Observation, readers=readers)
 
     def explain(
         self,
@@ -338,9 +384,10 @@ class Spotter:
         read: Callable[[PhotoSource], T],
         finish: Callable[[list[tuple[str, T]]], list[R]],
         failed: Callable[[Identification], R],
+        readers: int | None = None,
     ) -> Iterator[R]:
         """Read photos in threads, finish those that could be read a batch at a time, in order."""
-        batches = in_batches(photos, read, threads=self._threads, size=_BATCH)
+        batches = in_batches(photos, read, threads=readers or self._threads, size=_BATCH)
         with contextlib.closing(batches):
             for batch in batches:
                 ready = [(name, it) for name, it in batch if not isinstance(it, Failure)]
@@ -351,22 +398,28 @@ class Spotter:
                     else:
                         yield next(finished)
 
-    def _identified(
-        self, photos: Sequence[tuple[str, list[View]]], wish: Wish
-    ) -> list[Identification]:
+    def _observed(self, photos: Sequence[tuple[str, list[View]]], wish: Wish) -> list[Observation]:
         every = [view for _, views in photos for view in views]
-        rows = (row for batch in inputs(every, _BATCH) for row in self._scores(batch))
-        return [
-            identification(name, views, [next(rows) for _ in views], self._decider, wish, self.info)
-            for name, views in photos
-        ]
+        rows = (
+            row
+            for batch in inputs(every, _BATCH)
+            for row in zip(*self._with_taught(batch), strict=True)
+        )
+        found = []
+        for name, views in photos:
+            own = [next(rows) for _ in views]
+            scores = [logits for logits, _ in own]
+            result = identification(name, views, scores, self._decider, wish, self.info)
+            found.append(Observation(result, own[0][1]))
+        return found
 
-    def _scores(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Logits (N, classes and taught cars): those of taught cars stand behind the model's."""
-        if self._taught is None:
-            return self.logits(pixels)
+    def _with_taught(self, pixels: Pixels) -> Outputs:
+        """Outputs whose logits are (N, classes and taught cars): the taught cars' stand last."""
         known = self.outputs(pixels)
-        return np.concatenate([known.logits, self._taught(*known)], axis=1)
+        if self._taught is None:
+            return known
+        logits = np.concatenate([known.logits, self._taught(*known)], axis=1)
+        return known._replace(logits=logits)
 
     def _explained(
         self, photos: Sequence[tuple[str, _Drawable]], wanted: int | None, wish: Wish

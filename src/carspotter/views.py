@@ -45,6 +45,21 @@ class View(NamedTuple):
     is_car: bool = True
 
 
+class Observation(NamedTuple):
+    """A photo's result and what it rests on.
+
+    Attributes:
+        result: as `Spotter.identify` gives it.
+        embedding: (D,) float32 of the main car's view; None if the photo failed.
+        seconds: of reading and decoding it, and its share of the recognition of its batch; None if
+            it failed. Photos are read side by side: the sum is more than the time that passed.
+    """
+
+    result: Identification
+    embedding: NDArray[np.float32] | None = None
+    seconds: float | None = None
+
+
 class Wish(NamedTuple):
     """What is to be said of each car.
 

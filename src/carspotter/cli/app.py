@@ -10,6 +10,7 @@ import typer
 from carspotter import __version__
 from carspotter.cli.data import app as data_app
 from carspotter.cli.garage import app as garage_app
+from carspotter.cli.label_verbs import label, similar
 from carspotter.cli.needs import needs
 from carspotter.cli.options import (
     Body,
@@ -184,6 +185,8 @@ def teach(
     )
 
 
+app.command()(label)
+app.command()(similar)
 app.command()(serve)
 
 

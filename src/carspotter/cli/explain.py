@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from carspotter.errors import UsageError
 from carspotter.files import replacing
+from carspotter.listing import HEAT_MAP_ENDING
 
 if TYPE_CHECKING:
     from carspotter.explain import Explanation
     from carspotter.photo import PhotoSource
     from carspotter.results import Identification
-
-ENDING = ".explain.jpg"
 
 _LONGEST_STEM = 200
 """Bytes that a photo's name may take of the 255 that most file systems give a name."""
@@ -71,9 +70,9 @@ class HeatMapFolder:
         stem = Path(photo.strip("<>") if photo.startswith("<") else photo).stem
         while len(os.fsencode(stem)) > _LONGEST_STEM:
             stem = stem[:-1]
-        number, name = 1, f"{stem}{ENDING}"
+        number, name = 1, f"{stem}{HEAT_MAP_ENDING}"
         while name.casefold() in self._taken:
             number += 1
-            name = f"{stem}-{number}{ENDING}"
+            name = f"{stem}-{number}{HEAT_MAP_ENDING}"
         self._taken.add(name.casefold())
         return self._folder / name

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import csv
-import glob
 import io
 import json
-import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from PIL import Image
 
-from carspotter.cli.explain import ENDING, HeatMapFolder
+from carspotter.cli.explain import HeatMapFolder
 from carspotter.errors import UsageError
+from carspotter.listing import expand
 from carspotter.loading import load
-from carspotter.photo import PHOTO_ENDINGS
 from carspotter.results import in_percent
 from carspotter.spotter import CropMode
 
 if TYPE_CHECKING:
-    from carspotter.photo import PhotoSource
     from carspotter.preprocess import Box
     from carspotter.results import Answer, Identification, LabelSet
 
@@ -110,47 +107,6 @@ def parse_box(text: str) -> Box:
     if left >= right or top >= bottom:
         raise UsageError(f"--box {text}: X1 must be left of X2 and Y1 above Y2")
     return left, top, right, bottom
-
-
-def expand(photos: Iterable[str]) -> Iterator[PhotoSource]:
-    """The photos that arguments stand for, folders in order of name, as they are needed.
-
-    What leads to no photo is passed on as it is: reading it says what is wrong.
-    """
-    for argument in photos:
-        if argument == "-":
-            yield sys.stdin.buffer
-        elif os.path.isdir(argument):
-            yield from _or_itself(_in_folder(argument), argument)
-        elif os.path.lexists(argument):
-            yield argument
-        else:
-            found = (p for p in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(p))
-            yield from _or_itself(found, argument)
-
-
-def _in_folder(folder: str) -> Iterator[str]:
-    unreadable: list[str] = []
-
-    def note(error: OSError) -> None:
-        unreadable.append(str(error.filename))
-
-    for place, folders, files in os.walk(folder, onerror=note):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (
-            os.path.join(place, name)
-            for name in sorted(files)
-            if Path(name).suffix.lower() in PHOTO_ENDINGS
-            and not name.startswith(".")
-            and not name.endswith(ENDING)  # what --explain wrote is no photo
-        )
-    yield from unreadable
-
-
-def _or_itself(found: Iterator[str], argument: str) -> Iterator[str]:
-    first = next(found, argument)
-    yield first
-    yield from found
 
 
 def _printer(style: Style, looks_for_cars: bool) -> Callable[[Identification], None]:

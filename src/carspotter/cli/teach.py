@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from PIL import Image
 
-from carspotter.cli.identify import expand, parse_box
+from carspotter.cli.identify import parse_box
 from carspotter.errors import UsageError
 from carspotter.garage import in_photos
+from carspotter.listing import expand
 from carspotter.loading import load
 from carspotter.names import name_of
 from carspotter.spotter import CropMode

@@ -1,0 +1,63 @@
+"""From the arguments of a command to the photos that they stand for."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carspotter.photo import PHOTO_ENDINGS
+
+if TYPE_CHECKING:
+    from carspotter.photo import PhotoSource
+
+HEAT_MAP_ENDING = ".explain.jpg"
+"""Of the pictures that --explain writes, which are no photos."""
+
+
+def expand(photos: Iterable[str]) -> Iterator[PhotoSource]:
+    """The photos that arguments stand for, folders in order of name, as they are needed.
+
+    What leads to no photo is passed on as it is: reading it says what is wrong.
+    """
+    for argument in photos:
+        if argument == "-":
+            yield sys.stdin.buffer
+        elif os.path.isdir(argument):
+            yield from _or_itself(in_folder(argument), argument)
+        elif os.path.lexists(argument):
+            yield argument
+        else:
+            found = (p for p in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(p))
+            yield from _or_itself(found, argument)
+
+
+def in_folder(folder: str) -> Iterator[str]:
+    """The photos in a folder and the folders in it, in order of name; hidden ones are left out.
+
+    A folder in it that cannot be read is passed on as it is.
+    """
+    unreadable: list[str] = []
+
+    def note(error: OSError) -> None:
+        unreadable.append(str(error.filename))
+
+    for place, folders, files in os.walk(folder, onerror=note):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (
+            os.path.join(place, name)
+            for name in sorted(files)
+            if Path(name).suffix.lower() in PHOTO_ENDINGS
+            and not name.startswith(".")
+            and not name.endswith(HEAT_MAP_ENDING)  # what --explain wrote is no photo
+        )
+    yield from unreadable
+
+
+def _or_itself(found: Iterator[str], argument: str) -> Iterator[str]:
+    first = next(found, argument)
+    yield first
+    yield from found
