@@ -221,7 +221,7 @@ def test_the_network_runs_once_and_gives_no_more_than_is_asked(model: Path) -> N
     spotter._model._session = counting
     spotter.identify(plain(RED))
     list(spotter.identify_many([plain(RED)] * 3))
-    assert counting.asked == [["logits"]] * 2
+    assert counting.asked == [["logits", "embedding"]] * 2
     counting.asked.clear()
     spotter.explain(plain(RED)).overlay()
     assert len(counting.asked) == 1
