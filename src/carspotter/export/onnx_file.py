@@ -16,19 +16,15 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from carspotter import __version__
 from carspotter.card import CARD_KEY, HEAD_KEY, Card, sealed
 from carspotter.data import Crop, DataSet, Picture, open_data_set
-from carspotter.decide import softmax
 from carspotter.errors import DataError, ExportError
-from carspotter.evaluate import Predictions, measure, measure_by, predict
-from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
-from carspotter.evaluate.conformal import COVERAGES, fit_set_threshold
+from carspotter.evaluate import Predictions, predict
+from carspotter.export.fitted import card_of, figures
 from carspotter.export.half import weights_in_half
 from carspotter.export.head import LinearHead, linear_head
 from carspotter.files import replacing
 from carspotter.likeness import SPACE_KEY, Space, fit_space
-from carspotter.names import split_name
 from carspotter.spotter import Spotter
 from carspotter.train import Checkpoint, load_checkpoint
 from carspotter.train.model import CarClassifier
@@ -54,7 +50,8 @@ _NO_HEAD = "its logits are not linear in its feature map"
 Counter = Callable[[int, int], None]
 
 
-def _uncounted(what: str) -> contextlib.AbstractContextManager[Counter]:
+def uncounted(what: str) -> contextlib.AbstractContextManager[Counter]:
+    """Progress that nobody looks at."""
     return contextlib.nullcontext(lambda done, total: None)
 
 
@@ -187,7 +184,7 @@ def export_run(
     data_root: Path | None = None,
     notes: str = "",
     half: bool = False,
-    counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = _uncounted,
+    counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = uncounted,
 ) -> tuple[Card, Parity]:
     """Export the best checkpoint of a run.
 
@@ -214,12 +211,12 @@ def export_run(
     """
     checkpoint = load_checkpoint(run)
     folder = RunFolder(run)
-    data = _run_data(folder, data_root)
+    data = data_of_run(folder, data_root)
     crop = checkpoint.recipe.area()
     val_part = folder.pictures(data, "val")
     with counting("calibrating") as count:
         val = _predict(checkpoint.recognise, checkpoint, val_part, crop, count)
-    card = _card(checkpoint, val)
+    card = card_of(checkpoint, val)
     has_test = any(p.split == "test" for p in data.pictures)
     judged = data.split("test") if has_test else val_part
     expected = val
@@ -242,7 +239,7 @@ def export_run(
     measured = {
         "split": "test" if has_test else "validation",
         "crop": checkpoint.recipe.crop,
-        **_figures(found, checkpoint.class_names, card.temperature),
+        **figures(found, checkpoint.class_names, card.temperature),
     }
     card = replace(card, accuracy={**card.accuracy, "measured": measured}, notes=notes)
     with replacing(out) as part:
@@ -280,18 +277,12 @@ def space_of(spotter: Spotter, pictures: Sequence[Picture], crop: Crop, progress
     return fit_space(found.logits, found.targets)
 
 
-def _figures(found: Predictions, class_names: Sequence[str], temperature: float) -> dict[str, Any]:
-    """What the card says of measured pictures."""
-    logits, targets = found.logits, found.targets
-    return {
-        "pictures": len(targets),
-        **{m.level: m.to_dict() for m in measure(logits, targets, class_names, temperature)},
-        "by_body": [m.to_dict() for m in measure_by("body", logits, targets, class_names)],
-        "by_make": [m.to_dict() for m in measure_by("make", logits, targets, class_names)],
-    }
+def data_of_run(folder: RunFolder, data_root: Path | None) -> DataSet:
+    """The data set of a run, where it lay or where it is said to be.
 
-
-def _run_data(folder: RunFolder, data_root: Path | None) -> DataSet:
+    Raises:
+        DataError: it is not there.
+    """
     root = data_root or folder.data_root()
     if not root.is_dir():
         raise DataError(f"the run's data set is not at {root}; say where it is by --data")
@@ -312,34 +303,6 @@ def _predict(
         size=checkpoint.recipe.eval_size,
         crop=crop,
         progress=progress,
-    )
-
-
-def _card(checkpoint: Checkpoint, val: Predictions) -> Card:
-    names = tuple(split_name(name) for name in checkpoint.class_names)
-    temperature = fit_temperature(val.logits, val.targets)
-    mean, std = (
-        tuple(round(float(v) / 255, 6) for v in values.flatten())
-        for values in (checkpoint.model.mean, checkpoint.model.std)
-    )
-    exact = measure(val.logits, val.targets, checkpoint.class_names)[0]
-    probabilities = softmax(val.logits, temperature)
-    return Card(
-        name=checkpoint.recipe.name,
-        version=__version__,
-        classes=names,
-        input_size=checkpoint.recipe.eval_size,
-        resize="squash",
-        mean=mean,  # type: ignore[arg-type]
-        std=std,  # type: ignore[arg-type]
-        temperature=temperature,
-        thresholds=fit_thresholds(probabilities, val.targets, names),
-        trained_on=checkpoint.trained_on,
-        accuracy={"validation": {"pictures": len(val.targets), **exact.to_dict()}},
-        sets={
-            str(coverage): fit_set_threshold(probabilities, val.targets, coverage)
-            for coverage in COVERAGES
-        },
     )
 
 
