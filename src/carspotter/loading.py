@@ -37,6 +37,7 @@ def load(
     min_confidence: float | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    provider: str = "cpu",
 ) -> Spotter:
     """Load a model for recognition.
 
@@ -52,11 +53,14 @@ def load(
             `Spotter.with_min_confidence`. By default the model file's own.
         threads: how many to compute with; by default one for each core.
         max_pixels: photos of more are refused before they are decoded.
+        provider: what computes, where onnxruntime has it: "cpu", "cuda", "tensorrt", "openvino",
+            "coreml" or "directml".
 
     Raises:
         ModelFileError: no such model or detector, or not one of carspotter's, damaged or too new.
         GarageError: no such garage, not one, damaged, too new, or of another model.
-        UsageError: a number of threads below 1, or a confidence that is none.
+        UsageError: a number of threads below 1, a confidence that is none, or a provider that is
+            not to be had.
     """
     shipped = shipped_models()
     name = os.fspath(model) if model is not None else DEFAULT_MODEL
@@ -64,7 +68,7 @@ def load(
     if not os.path.isfile(path):
         known = ", ".join(shipped) or "none"
         raise ModelFileError(f"{name}: neither a model file nor a shipped model ({known})")
-    found = Spotter(path, threads=threads, max_pixels=max_pixels)
+    found = Spotter(path, threads=threads, max_pixels=max_pixels, provider=provider)
     if min_confidence is not None:
         found = found.with_min_confidence(min_confidence)
     if garage is not None:
@@ -72,7 +76,7 @@ def load(
     file = detector_file(detector, is_shipped=name in shipped)
     if file is None:
         return found
-    return found.with_detector(load_detector(file, threads=threads or cores()))
+    return found.with_detector(load_detector(file, threads=threads or cores(), provider=provider))
 
 
 def detector_file(

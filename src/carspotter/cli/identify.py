@@ -50,6 +50,7 @@ def run(
     sets: bool,
     min_confidence: float | None,
     threads: int | None,
+    provider: str,
     quiet: bool,
 ) -> int:
     """Print a result for each photo; returns the exit code."""
@@ -73,6 +74,7 @@ def run(
         garage=garage,
         min_confidence=min_confidence,
         threads=threads,
+        provider=provider,
     )
     if explain is None:
         results = spotter.identify_many(

@@ -37,6 +37,7 @@ def run(
     crop: str,
     detector: str | None,
     threads: int | None,
+    provider: str,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -49,7 +50,7 @@ def run(
     # carspotter has a bound of its own, and says so where it is passed.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     lesson = teach(
-        load(model, detector=detector, threads=threads),
+        load(model, detector=detector, threads=threads, provider=provider),
         garage,
         name,
         expand(photos),
