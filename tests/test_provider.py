@@ -56,6 +56,12 @@ def test_one_that_does_not_start_is_not_passed_over(
 ) -> None:
     """As onnxruntime-gpu does where CUDA's libraries are missing: it goes on with the CPU."""
     there = [*ort.get_available_providers(), PROVIDERS["cuda"][0]]
+    opened = ort.InferenceSession
     monkeypatch.setattr(ort, "get_available_providers", lambda: there)
+    monkeypatch.setattr(
+        ort,
+        "InferenceSession",
+        lambda data, options, _: opened(data, options, [PROVIDERS["cpu"][0]]),
+    )
     with pytest.raises(UsageError, match="cuda: it does not start"):
         package.load(model, provider="cuda")

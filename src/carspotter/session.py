@@ -46,6 +46,9 @@ def open_session(
     # Processors without VNNI add up products of 8 bits in 16, which overflow: be right there, and
     # slower. Others take no notice.
     options.add_session_config_entry("session.x64quantprecision", "1")
+    if provider == "openvino":
+        # It optimises the graph itself, and cannot read what onnxruntime makes of ours before.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     chosen = [wanted] if provider == "cpu" else [wanted, PROVIDERS["cpu"][0]]
     try:
         session = ort.InferenceSession(data, options, chosen)
