@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,56 @@ def test_a_wrong_model_is_told_before_anything_is_measured(carspotter: Carspotte
     done = carspotter("bench", "--model", "gone.onnx")
     assert done.returncode in (1, 2)
     assert "gone.onnx" in done.stderr
+
+
+def test_a_peer_is_measured_beside(carspotter: Carspotter, tmp_path: Path) -> None:
+    model, report = tiny_model.write(tmp_path / "tiny.onnx"), tmp_path / "peers.json"
+    chosen = ("--peer", "plain_onnxruntime", "--peers-python", sys.executable)
+    small = ("--megapixels", "0.05", "--photos", "20")
+    done = carspotter("bench", "--model", model, *chosen, *small, "--report", report)
+    assert done.returncode == 0, done.stderr
+    assert "a plain onnxruntime script" in done.stdout
+    ours, theirs = json.loads(report.read_text())["peers"]
+    assert (ours["contender"], theirs["contender"]) == ("carspotter", "plain_onnxruntime")
+    for key, ratio in theirs["times_ours"].items():
+        assert ratio == pytest.approx(theirs[key] / ours[key])
+    assert set(theirs["times_ours"]) == {
+        "cold_seconds",
+        "p50_ms",
+        "p99_ms",
+        "photos_per_second",
+        "peak_mib",
+    }
+    assert set(ours["times_ours"].values()) == {1.0}
+
+
+def test_a_peer_that_fails_is_named_and_the_others_are_measured(
+    carspotter: Carspotter, tmp_path: Path
+) -> None:
+    model = tiny_model.write(tmp_path / "tiny.onnx")
+    python = tmp_path / "python"  # has no onnxruntime: it knows only its own packages
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    chosen = ("--peer", "plain_onnxruntime", "--peers-python", python)
+    small = ("--megapixels", "0.05", "--photos", "5", "--json")
+    done = carspotter("bench", "--model", model, *chosen, *small)
+    assert done.returncode == 1
+    ours, theirs = json.loads(done.stdout)["peers"]
+    assert ours["photos_per_second"] > 0
+    assert "No module named" in theirs["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--peer", "somebody"), "must be one of plain_onnxruntime, timm_eager"),
+        (("--peers", "--peers-python", "nowhere/python"), "nowhere/python"),
+    ],
+)
+def test_wrong_peers_are_told_before_anything_is_measured(
+    carspotter: Carspotter, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    model = tiny_model.write(tmp_path / "tiny.onnx")
+    done = carspotter("bench", "--model", model, *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr

@@ -10,10 +10,10 @@ print(found.answer.label, found.answer.level, found.answer.confidence)
 from __future__ import annotations
 
 import importlib
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from carspotter.errors import (
         CarspotterError,
         DataError,
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
         ModelInfo,
     )
     from carspotter.spotter import Spotter
-
-__version__ = metadata.version("carspotter")
 
 # Loaded when first asked for, so that `import carspotter` costs nothing that is not used.
 _HOMES = {
@@ -96,6 +94,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata  # a tenth of a cold start, for what is seldom asked
+
+        return metadata.version("carspotter")
     if name not in _HOMES:
         raise AttributeError(f"module 'carspotter' has no attribute {name!r}")
     return getattr(importlib.import_module(f"carspotter.{_HOMES[name]}"), name)

@@ -66,14 +66,15 @@ class Localiser:
     Args:
         path: a localiser's file.
         threads: how many to compute with.
+        provider: what computes; see `session.PROVIDERS`.
 
     Raises:
         ModelFileError: missing, damaged, too new, or not a localiser's file.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, provider: str = "cpu") -> None:
         data, _ = unsealed(path)
-        self._session = open_session(data, path, threads)
+        self._session = open_session(data, path, threads, provider)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if CARD_KEY not in metadata:
             raise ModelFileError(f"{path}: has no card; make it by `carspotter export`")
@@ -107,17 +108,18 @@ class YoloDetector:
     Args:
         path: the ONNX file.
         threads: how many to compute with.
+        provider: what computes; see `session.PROVIDERS`.
 
     Raises:
         ModelFileError: it cannot be loaded, is of another form, or knows no vehicle.
     """
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, provider: str = "cpu") -> None:
         try:
             data = path.read_bytes()
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read ({error})") from error
-        self._session = open_session(data, path, threads)
+        self._session = open_session(data, path, threads, provider)
         self._path = path
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shape = inputs[0].shape
@@ -189,7 +191,7 @@ class YoloDetector:
         return ModelFileError(f"{self._path}: not a detector that can be used: {reason}")
 
 
-def load_detector(file: str | os.PathLike[str], *, threads: int) -> Detector:
+def load_detector(file: str | os.PathLike[str], *, threads: int, provider: str = "cpu") -> Detector:
     """Load a localiser of carspotter's, or a YOLO-style file.
 
     Raises:
@@ -199,7 +201,7 @@ def load_detector(file: str | os.PathLike[str], *, threads: int) -> Detector:
     if not path.is_file():
         raise ModelFileError(f"{path}: no such detector file")
     kind = Localiser if is_sealed(path) else YoloDetector
-    return kind(path, threads=threads)
+    return kind(path, threads=threads, provider=provider)
 
 
 def cars(detector: Detector, pixels: Pixels) -> list[tuple[Box, Box]]:

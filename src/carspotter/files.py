@@ -11,6 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def cache_folder() -> Path:
+    """`CARSPOTTER_CACHE`, else `carspotter` below the user's cache folder (XDG)."""
+    own = os.environ.get("CARSPOTTER_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "carspotter"
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it to `path` when the block ends well.

@@ -51,6 +51,7 @@ def load(
     min_confidence: float | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    provider: str = "cpu",
 ) -> Spotter:
     """Load a model for recognition.
 
@@ -66,14 +67,17 @@ def load(
             `Spotter.with_min_confidence`. By default the model file's own.
         threads: how many to compute with; by default one for each core.
         max_pixels: photos of more are refused before they are decoded.
+        provider: what computes, where onnxruntime has it: "cpu", "cuda", "tensorrt", "openvino",
+            "coreml" or "directml".
 
     Raises:
         ModelFileError: no such model or detector, or not one of carspotter's, damaged or too new.
         GarageError: no such garage, not one, damaged, too new, or of another model.
-        UsageError: a number of threads below 1, or a confidence that is none.
+        UsageError: a number of threads below 1, a confidence that is none, or a provider that is
+            not to be had.
     """
     name = os.fspath(model) if model is not None else DEFAULT_MODEL
-    found = Spotter(model_path(name), threads=threads, max_pixels=max_pixels)
+    found = Spotter(model_path(name), threads=threads, max_pixels=max_pixels, provider=provider)
     if min_confidence is not None:
         found = found.with_min_confidence(min_confidence)
     if garage is not None:
@@ -81,7 +85,7 @@ def load(
     file = detector_file(detector, is_shipped=name in shipped_models())
     if file is None:
         return found
-    return found.with_detector(load_detector(file, threads=threads or cores()))
+    return found.with_detector(load_detector(file, threads=threads or cores(), provider=provider))
 
 
 def detector_file(

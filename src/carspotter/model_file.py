@@ -59,14 +59,16 @@ class ModelFile:
     Args:
         path: the file.
         threads: how many to compute with.
+        provider: what computes; see `session.PROVIDERS`.
 
     Raises:
         ModelFileError: missing, damaged, too new, or not a model file of carspotter.
+        UsageError: the provider is not to be had.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, provider: str = "cpu") -> None:
         data, sha256 = unsealed(path)
-        self._session = open_session(data, path, threads)
+        self._session = open_session(data, path, threads, provider)
         self._metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         if CARD_KEY not in self._metadata:
             raise ModelFileError(f"{path}: has no card; make it by `carspotter export`")

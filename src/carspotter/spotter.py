@@ -67,10 +67,11 @@ class Spotter:
         detector: finds the vehicles on a photo; None: each photo is looked at as a whole.
         threads: how many to compute with; by default one for each core.
         max_pixels: photos of more are refused before they are decoded.
+        provider: what computes; see `session.PROVIDERS`.
 
     Raises:
         ModelFileError: missing, damaged, too new, or not a model file of carspotter.
-        UsageError: a number of threads below 1.
+        UsageError: a number of threads below 1, or a provider that is not to be had.
     """
 
     def __init__(
@@ -80,11 +81,12 @@ class Spotter:
         detector: Detector | None = None,
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        provider: str = "cpu",
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}")
         self._threads = threads or cores()
-        self._model = ModelFile(path, self._threads)
+        self._model = ModelFile(path, self._threads, provider)
         self._detector = detector
         self._max_pixels = max_pixels
         self._taught: TaughtScores | None = None

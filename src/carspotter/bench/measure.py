@@ -22,7 +22,8 @@ from carspotter.session import cores
 BARE = "import onnxruntime, PIL.Image"
 """What no recognition by onnxruntime can do without, as a program of its own."""
 
-_PHOTOS = 4  # of each size; the same files come again and again
+PHOTOS = 4
+"""Of each size; the same files come again and again."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def measure(
     model: str | None,
     detector: str | None,
     threads: int | None,
+    provider: str,
     step: Callable[[str], None] = lambda what: None,
 ) -> list[Measured]:
     """Measure; takes a minute or so.
@@ -89,29 +91,30 @@ def measure(
         model: as for `load`.
         detector: as for `load`.
         threads: as for `load`.
+        provider: as for `load`.
         step: hears what is measured next.
 
     Raises:
         CarspotterError: a process failed; the message has what it printed.
     """
-    chosen = {"model": model, "detector": detector, "threads": threads}
+    chosen = {"model": model, "detector": detector, "threads": threads, "provider": provider}
     flags = [word for key, value in chosen.items() if value for word in (f"--{key}", str(value))]
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for megapixels in sizes.megapixels:
             step(f"{megapixels:g} megapixels")
-            photos = [str(p) for p in write_photos(Path(folder), megapixels, _PHOTOS)]
+            photos = [str(p) for p in write_photos(Path(folder), megapixels, PHOTOS)]
             cold, bare = _cold_starts(photos[0], flags, sizes.rounds)
             task = {**chosen, "photos": photos}
-            single = _child({**task, "kind": "latency", "count": sizes.singles})["seconds"]
-            bulk = _child({**task, "kind": "bulk", "count": sizes.bulk})
+            single = child({**task, "kind": "latency", "count": sizes.singles})["seconds"]
+            bulk = child({**task, "kind": "bulk", "count": sizes.bulk})
             found.append(
                 Measured(
                     megapixels=megapixels,
                     cold_seconds=cold,
                     bare_seconds=bare,
                     p50_ms=1000 * statistics.median(single),
-                    p99_ms=1000 * sorted(single)[int(0.99 * (len(single) - 1))],
+                    p99_ms=1000 * p99(single),
                     photos_per_second=bulk["per_second"],
                     peak_mib=bulk["peak_mib"],
                 )
@@ -119,30 +122,42 @@ def measure(
     return found
 
 
+def p99(values: Sequence[float]) -> float:
+    """Below which 99 of 100 lie."""
+    return sorted(values)[int(0.99 * (len(values) - 1))]
+
+
 def _cold_starts(photo: str, flags: Sequence[str], rounds: int) -> tuple[float, float]:
     """Medians of seconds: of `identify` on one photo, and of the bare imports."""
     cold, bare = [], []
     for _ in range(rounds):
-        bare.append(_timed([sys.executable, "-c", BARE]))
+        bare.append(timed([sys.executable, "-c", BARE]))
         cold.append(
-            _timed([sys.executable, "-m", "carspotter", "identify", photo, "--json", *flags])
+            timed([sys.executable, "-m", "carspotter", "identify", photo, "--json", *flags])
         )
     return statistics.median(cold), statistics.median(bare)
 
 
-def _timed(command: Sequence[str]) -> float:
+def timed(command: Sequence[str]) -> float:
+    """Seconds that a process takes."""
     started = time.perf_counter()
-    _run(command)
+    run_process(command)
     return time.perf_counter() - started
 
 
-def _child(task: dict[str, Any]) -> dict[str, Any]:
+def child(task: dict[str, Any]) -> dict[str, Any]:
+    """What a task gives, in a process of its own; see `child.run`."""
     command = [sys.executable, "-m", "carspotter.bench.child", json.dumps(task)]
-    said: dict[str, Any] = json.loads(_run(command))
+    said: dict[str, Any] = json.loads(run_process(command))
     return said
 
 
-def _run(command: Sequence[str]) -> str:
+def run_process(command: Sequence[str]) -> str:
+    """What a process prints.
+
+    Raises:
+        CarspotterError: it failed; the message has the last line of what it said.
+    """
     # Nothing of the terminal's state may change what a process does.
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"}

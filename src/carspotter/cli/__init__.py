@@ -8,11 +8,11 @@ import sys
 
 def main() -> None:
     """Entry point of the `carspotter` command."""
-    from carspotter.cli.app import app
+    from carspotter.cli.app import app_for
     from carspotter.errors import CarspotterError, ExportError
 
     try:
-        app(prog_name="carspotter")
+        app_for(sys.argv[1:])(prog_name="carspotter")
     except CarspotterError as error:
         print(f"carspotter: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, ExportError) else 2)

@@ -47,6 +47,7 @@ def run(
     sets: bool,
     min_confidence: float | None,
     threads: int | None,
+    provider: str,
     quiet: bool,
 ) -> int:
     """Print a result for each photo; returns the exit code."""
@@ -70,6 +71,7 @@ def run(
         garage=garage,
         min_confidence=min_confidence,
         threads=threads,
+        provider=provider,
     )
     if explain is None:
         results = spotter.identify_many(

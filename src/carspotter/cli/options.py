@@ -39,6 +39,14 @@ Detector = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Default: one for each core.")
 ]
+Provider = Annotated[
+    str,
+    typer.Option(
+        "--provider",
+        metavar="cpu|cuda|openvino|…",
+        help="What computes, where the installed onnxruntime has it.",
+    ),
+]
 GarageFile = Annotated[Path, typer.Option("--garage", help="The file of taught cars.")]
 Make = Annotated[str | None, typer.Option(help="The make, with which the name begins.")]
 Body = Annotated[str | None, typer.Option(help="The body style, at the end or before the year.")]

@@ -47,6 +47,14 @@ def serve(
             help="Photos that a worker looks at at once. Default: its share of the cores.",
         ),
     ] = None,
+    provider: Annotated[
+        str,
+        typer.Option(
+            envvar="CARSPOTTER_PROVIDER",
+            metavar="cpu|cuda|openvino|…",
+            help="What computes, where the installed onnxruntime has it.",
+        ),
+    ] = "cpu",
     queue: Annotated[
         int | None,
         typer.Option(
@@ -143,6 +151,7 @@ def serve(
         detector=detector,
         workers=workers,
         threads=threads,
+        provider=provider,
         queue=queue,
         deadline=deadline,
         upload_seconds=upload_seconds,

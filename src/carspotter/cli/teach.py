@@ -38,6 +38,7 @@ def run(
     crop: str,
     detector: str | None,
     threads: int | None,
+    provider: str,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -50,7 +51,7 @@ def run(
     # carspotter has a bound of its own, and says so where it is passed.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     lesson = teach(
-        load(model, detector=detector, threads=threads),
+        load(model, detector=detector, threads=threads, provider=provider),
         garage,
         name,
         expand(photos),

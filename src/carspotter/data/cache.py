@@ -19,6 +19,7 @@ from PIL import Image
 
 from carspotter.data.index import Crop, Picture, PictureReader, read_pixels
 from carspotter.errors import DataError, PhotoError
+from carspotter.files import cache_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,15 +28,6 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _CHUNK = 256
-
-
-def cache_folder() -> Path:
-    """`CARSPOTTER_CACHE`, else `carspotter` below the user's cache folder (XDG)."""
-    own = os.environ.get("CARSPOTTER_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "carspotter"
 
 
 @dataclass(frozen=True)

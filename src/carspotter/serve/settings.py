@@ -27,6 +27,7 @@ class Settings:
         detector: what finds vehicles, as `load` takes it.
         workers: processes; they share nothing but the port, and the garage's file.
         threads: photos that a worker looks at at the same time; None: its share of the cores.
+        provider: what computes, as `load` takes it.
         queue: requests that may wait in a worker; None: four for each thread.
         deadline: seconds from a received request to its answer.
         upload_seconds: an upload that brings nothing for so long is given up.
@@ -51,6 +52,7 @@ class Settings:
     detector: str | None = None
     workers: int = 1
     threads: int | None = None
+    provider: str = "cpu"
     queue: int | None = None
     deadline: float = 30.0
     upload_seconds: float = 15.0

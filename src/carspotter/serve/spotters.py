@@ -34,6 +34,7 @@ def load_spotter(settings: Settings) -> Spotter:
         detector=settings.detector,
         threads=1 if settings.runners > 1 else settings.runners,
         max_pixels=settings.max_pixels,
+        provider=settings.provider,
     )
 
 
