@@ -187,6 +187,19 @@ def test_killed_in_the_first_recipe(drawn_data: Path, tmp_path: Path) -> None:
     assert same(last(cut)["model"], last(whole)["model"])
 
 
+def test_a_teacher_may_have_one_before_it(drawn_data: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.toml"
+    first = first_recipe(tmp_path / "first.toml")
+    teacher.write_text(tiny(weights=f"recipe:{first}").to_toml())
+    cut = RunFolder(tmp_path / "run")
+    place = cut.teacher(1, "teacher")
+    run(drawn_data, place.start.path, epochs=2, seed=5, stop_after=1)  # what a kill leaves
+    changes = {"teachers": (str(teacher),), "distill_weight": 0.5}
+    run(drawn_data, cut.path, resume=True, **changes)
+    assert [line["epoch"] for line in place.start.read_metrics()] == [1, 2]
+    assert len(place.read_metrics()) == len(cut.read_metrics()) == 1
+
+
 @pytest.mark.parametrize(
     ("first", "told"),
     [

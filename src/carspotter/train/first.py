@@ -34,7 +34,7 @@ def train_first(recipe: Recipe, run: RunFolder, fabric: Fabric, train_one: Train
     # The state of a run under way goes when the run is done: what is left is the trained model.
     if in_first(fabric, lambda: run.best.is_file() and not run.last.exists()):
         return
-    train_one(recipe, run, in_first(fabric, run.recipe.is_file))
+    train_one(recipe, run, in_first(fabric, lambda: run.is_begun))
     agree(fabric, run.last.unlink, first=True)
 
 

@@ -73,6 +73,11 @@ class RunFolder:
         return RunFolder(self.path / "start")
 
     @property
+    def is_begun(self) -> bool:
+        """Whether there is a run, or at least one that is trained first for it."""
+        return self.recipe.is_file() or self.teachers.is_dir() or self.start.path.is_dir()
+
+    @property
     def metrics(self) -> Path:
         """One JSON line for each epoch done."""
         return self.path / "metrics.jsonl"
@@ -92,7 +97,7 @@ class RunFolder:
             DataError: the run there has another split.
         """
         there = self.recipe
-        begun = there.is_file() or self.teachers.is_dir() or self.start.path.is_dir()
+        begun = self.is_begun
         if begun and not resume:
             raise UsageError(f"{self.path} holds a run already; go on with it by --resume")
         if resume and not begun:

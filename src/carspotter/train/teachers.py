@@ -12,7 +12,6 @@ from carspotter.train.checkpoint import load_checkpoint
 from carspotter.train.first import TrainOne, in_first, on_the_pictures_of, train_first
 from carspotter.train.model import CarClassifier
 from carspotter.train.recipe import Recipe, load_recipe, shipped_recipes
-from carspotter.train.weights import RECIPE_PREFIX
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -81,7 +80,6 @@ def load_teacher(path: Path, class_names: Sequence[str]) -> CarClassifier:
 
 def _recipe_of(name: str, student: Recipe) -> Recipe:
     found = load_recipe(name)
-    is_chain = found.weights.startswith(RECIPE_PREFIX)
-    if is_chain or any(is_recipe(teacher) for teacher in found.teachers):
-        raise RecipeError(f"teachers: {name} has runs before it itself; train it before")
+    if any(is_recipe(teacher) for teacher in found.teachers):
+        raise RecipeError(f"teachers: {name} has teachers to be trained itself; train it before")
     return on_the_pictures_of(student, found)
