@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -66,17 +67,22 @@ def call(source: Path, out: Path, *more: str, actors: int = 0) -> Measured:
     planned: float | None = None
     peak, spent = 0, {}
     marks: list[tuple[float, int]] = []
-    while run.poll() is None:
-        now = time.monotonic() - started
-        if planned is None and (work / "job.json").exists():
-            planned = now
-        parts = len(list((work / "parts").glob("*.parquet"))) if planned is not None else 0
-        if parts and (not marks or parts > marks[-1][1]):
-            marks.append((now, parts))
-        used, cpu = _tree(run)
-        peak = max(peak, used)
-        spent.update(cpu)
-        time.sleep(_LOOK_EVERY)
+    try:
+        while run.poll() is None:
+            now = time.monotonic() - started
+            if planned is None and (work / "job.json").exists():
+                planned = now
+            parts = len(list((work / "parts").glob("*.parquet"))) if planned is not None else 0
+            if parts and (not marks or parts > marks[-1][1]):
+                marks.append((now, parts))
+            used, cpu = _tree(run)
+            peak = max(peak, used)
+            spent.update(cpu)
+            time.sleep(_LOOK_EVERY)
+    finally:
+        for process in [*_below(run), run]:  # still there only where this was interrupted
+            with contextlib.suppress(psutil.Error):
+                process.kill()
     seconds = time.monotonic() - started
     assert run.stdout is not None
     said = run.stdout.read()
@@ -129,11 +135,7 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
 def _tree(run: psutil.Popen) -> tuple[int, dict[int, float]]:
     """Resident bytes and processor seconds of a process and all below it."""
     used, cpu = 0, {}
-    try:
-        every = [run, *run.children(recursive=True)]
-    except psutil.Error:
-        return 0, {}
-    for process in every:
+    for process in [run, *_below(run)]:
         try:
             times = process.cpu_times()
             used += process.memory_info().rss
@@ -141,3 +143,10 @@ def _tree(run: psutil.Popen) -> tuple[int, dict[int, float]]:
         except psutil.Error:  # it has ended meanwhile
             continue
     return used, cpu
+
+
+def _below(run: psutil.Popen) -> list[psutil.Process]:
+    try:
+        return list(run.children(recursive=True))
+    except psutil.Error:
+        return []
