@@ -64,8 +64,8 @@ class HeatMap:
         box: the car's, in pixels of the upright photo; None where the whole photo was taken.
         region: what the model looked at: the box and, where a detector found it, its margin.
         evidence: (h, w) float32, exact: what each cell of a grid over the region adds to the
-            class's logit, of any sign. Its mean is the logit less the head's bias, which is the
-            same for every photo.
+            class's logit, of any sign. Its mean is the logit, before the file scales it by how
+            familiar the picture is, less the head's bias, which is the same for every photo.
     """
 
     label: str

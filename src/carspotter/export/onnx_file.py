@@ -217,18 +217,10 @@ def export_run(
     folder = RunFolder(run)
     data = data_of_run(folder, data_root)
     crop = checkpoint.recipe.area()
-
-    def embed(pixels: Pixels) -> NDArray[np.float32]:
-        return checkpoint.outputs(pixels)[1]
-
-    with counting("cars to compare with") as count:
-        some = _some_of_each(folder.pictures(data, "train"))
-        seen = _predict(embed, checkpoint, some, crop, count)
     val_part = folder.pictures(data, "val")
+    gate, seen = gate_of(checkpoint, folder.pictures(data, "train"), val_part, counting)
+    recognise = functools.partial(through, gate, checkpoint)
     with counting("calibrating") as count:
-        held_out = _predict(embed, checkpoint, val_part, crop, count)
-        gate = fit_gate(seen.logits, seen.targets, held_out.logits)
-        recognise = functools.partial(_through, gate, checkpoint)
         val = _predict(recognise, checkpoint, val_part, crop, count)
     card = card_of(checkpoint, val)
     has_test = any(p.split == "test" for p in data.pictures)
@@ -258,7 +250,32 @@ def export_run(
     return card, parity
 
 
-def _through(gate: Gate, checkpoint: Checkpoint, pixels: Pixels) -> NDArray[np.float32]:
+def gate_of(
+    checkpoint: Checkpoint,
+    train: Sequence[Picture],
+    val: Sequence[Picture],
+    counting: Callable[[str], contextlib.AbstractContextManager[Counter]],
+) -> tuple[Gate, Predictions]:
+    """The gate of a classifier, and the embeddings (N, D) of the training pictures that made it.
+
+    Args:
+        checkpoint: the classifier.
+        train: its training part, of which at most `MOST_OF_A_CAR` pictures of each car are taken.
+        val: its validation part.
+        counting: as in `export_run`.
+    """
+    crop = checkpoint.recipe.area()
+
+    def embed(pixels: Pixels) -> NDArray[np.float32]:
+        return checkpoint.outputs(pixels)[1]
+
+    with counting("cars to compare with") as count:
+        seen = _predict(embed, checkpoint, _some_of_each(train), crop, count)
+        held_out = _predict(embed, checkpoint, val, crop, count)
+    return fit_gate(seen.logits, seen.targets, held_out.logits), seen
+
+
+def through(gate: Gate, checkpoint: Checkpoint, pixels: Pixels) -> NDArray[np.float32]:
     """Logits (N, classes) as the file is to give them: scaled by how familiar each picture is."""
     logits, embeddings = checkpoint.outputs(pixels)
     return logits * gate.factors(gate.familiarity(embeddings))[:, None]
