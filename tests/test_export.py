@@ -40,6 +40,12 @@ def exported(run: Path, drawn_data: Path) -> tuple[Path, Card, onnx_file.Parity]
 
 
 @pytest.fixture(scope="module")
+def plain(run: Path) -> onnx.ModelProto:
+    """The run's graph, before its logits are scaled."""
+    return onnx_file.to_onnx(load_checkpoint(run).model, SIZE)
+
+
+@pytest.fixture(scope="module")
 def session(exported: tuple[Path, Card, onnx_file.Parity]) -> Any:
     return ort.InferenceSession(str(exported[0]), providers=["CPUExecutionProvider"])
 
@@ -192,14 +198,13 @@ def test_changed_byte_is_refused(exported: tuple[Path, Card, Any], tmp_path: Pat
 
 
 def test_without_a_test_split_the_validation_part_is_measured(
-    exported: tuple[Path, Card, Any],
+    plain: onnx.ModelProto,
     run: Path,
     drawn_data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    proto = onnx.load(exported[0])
-    monkeypatch.setattr(onnx_file, "to_onnx", lambda model, size: proto)
+    monkeypatch.setattr(onnx_file, "to_onnx", lambda model, size: plain)
     (tmp_path / "data").mkdir()
     for file in (drawn_data / "data").glob("train-*"):
         shutil.copy(file, tmp_path / "data")
@@ -238,9 +243,12 @@ def test_half_refuses_what_it_cannot_hold() -> None:
 # --- what is refused ---------------------------------------------------------------------------
 
 
-def with_changed_logits(file: Path, node: str, constant: np.ndarray, **attributes: int) -> Any:
-    """The model of a file, its logits sent through one more node."""
-    proto = onnx.load(file)
+def with_changed_logits(
+    model: onnx.ModelProto, node: str, constant: np.ndarray, **attributes: int
+) -> onnx.ModelProto:
+    """A model, its logits sent through one more node."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
     for there in proto.graph.node:
         there.output[:] = ["as they were" if name == "logits" else name for name in there.output]
     proto.graph.initializer.append(onnx.numpy_helper.from_array(constant, "constant"))
@@ -252,7 +260,7 @@ def with_changed_logits(file: Path, node: str, constant: np.ndarray, **attribute
 
 @pytest.mark.parametrize("fault", ["other classes", "other confidences"])
 def test_other_answers_are_not_written(
-    exported: tuple[Path, Card, Any],
+    plain: onnx.ModelProto,
     run: Path,
     drawn_data: Path,
     tmp_path: Path,
@@ -260,9 +268,9 @@ def test_other_answers_are_not_written(
     fault: str,
 ) -> None:
     if fault == "other classes":
-        broken = with_changed_logits(exported[0], "Gather", np.array([1, 2, 0]), axis=1)
+        broken = with_changed_logits(plain, "Gather", np.array([1, 2, 0]), axis=1)
     else:
-        broken = with_changed_logits(exported[0], "Mul", np.array(2, np.float32))
+        broken = with_changed_logits(plain, "Mul", np.array(2, np.float32))
     monkeypatch.setattr(onnx_file, "to_onnx", lambda model, size: broken)
     out = tmp_path / "model.onnx"
     with pytest.raises(ExportError, match=r"model\.onnx was not written"):

@@ -75,7 +75,9 @@ def test_onnxruntime_computes_in_8_bits_from_the_pixels_on(
     nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
     kinds = [node.op_type for node in nodes]
     assert kinds.count("QLinearConv") > 5
-    assert not {"Conv", "FusedConv"} & set(kinds)
+    # None but those that were left on purpose, which a network of random weights may need.
+    left = sum("Conv" in name for name in small[2].left)
+    assert kinds.count("Conv") + kinds.count("FusedConv") == left < kinds.count("QLinearConv")
     (first,) = (node for node in nodes if "pixels" in node.input and node.op_type != "Shape")
     assert first.op_type in ("QLinearConv", "Transpose")
 

@@ -29,6 +29,9 @@ LEAST = 0.02
 _LESS_FAMILIAR = 0.05
 _RANGES = 2.0
 
+# Where cars are all alike, as in a tiny data set: a steep gate would make much of a last digit.
+_LEAST_WIDTH = 0.1
+
 _UNGATED = "logits.ungated"
 
 
@@ -77,8 +80,8 @@ def fit_gate(
     np.add.at(sums, targets, rows)
     ungated = Gate(unit(sums), 0.0, 1.0)
     high, lower, upper = np.quantile(ungated.familiarity(held_out), [_LESS_FAMILIAR, 0.25, 0.75])
-    # Cars that are all alike, as in a tiny data set, still need some room.
-    return Gate(ungated.means, float(high - max(_RANGES * (upper - lower), 0.01)), float(high))
+    width = max(_RANGES * (upper - lower), _LEAST_WIDTH)
+    return Gate(ungated.means, float(high - width), float(high))
 
 
 def with_gate(model: onnx.ModelProto, gate: Gate) -> onnx.ModelProto:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,14 +18,11 @@ from carspotter.data.index import fingerprint
 from carspotter.errors import DataError, ExportError
 from carspotter.evaluate import Predictions, Recogniser, predict
 from carspotter.export.fitted import card_of, figures, fitted
-from carspotter.export.gate import with_gate
 from carspotter.export.int8 import Calibrated, calibrated, most_sensitive, quantised
 from carspotter.export.onnx_file import (
     Counter,
     data_of_run,
-    gate_of,
     space_of,
-    through,
     to_onnx,
     uncounted,
     with_card,
@@ -156,7 +152,7 @@ def export_int8(
         DataError: the data set is not there, or another than the model was trained on.
     """
     if Path(source).is_dir():
-        original = _of_run(Path(source), data_root, counting)
+        original = _of_run(Path(source), data_root)
     else:
         original = _of_file(source, data_root)
     with counting("in 32 bits") as count:
@@ -183,7 +179,11 @@ def export_int8(
     card = replace(
         card,
         name=f"{card.name}-int8",
-        accuracy={**card.accuracy, "measured": measured, "in_8_bits": asdict(loss)},
+        accuracy={
+            **card.accuracy,
+            "measured": measured,
+            "in_8_bits": {**asdict(loss), "left": list(loss.left)},
+        },
         notes=card.notes if notes is None else notes,
     )
     with replacing(out) as part:
@@ -191,24 +191,18 @@ def export_int8(
     return card, loss
 
 
-def _of_run(
-    run: Path,
-    data_root: Path | None,
-    counting: Callable[[str], contextlib.AbstractContextManager[Counter]],
-) -> _Original:
+def _of_run(run: Path, data_root: Path | None) -> _Original:
     checkpoint = load_checkpoint(run)
     folder = RunFolder(run)
     data = data_of_run(folder, data_root)
-    train, val = folder.pictures(data, "train"), folder.pictures(data, "val")
-    gate, _ = gate_of(checkpoint, train, val, counting)
     return _Original(
-        model=with_gate(to_onnx(checkpoint.model, checkpoint.recipe.eval_size), gate),
-        recogniser=functools.partial(through, gate, checkpoint),
+        model=to_onnx(checkpoint.model, checkpoint.recipe.eval_size),
+        recogniser=checkpoint.recognise,
         card=lambda val: card_of(checkpoint, val),
         class_names=checkpoint.class_names,
         size=checkpoint.recipe.eval_size,
-        train=train,
-        val=val,
+        train=folder.pictures(data, "train"),
+        val=folder.pictures(data, "val"),
         crop=checkpoint.recipe.area(),
         data=data,
     )

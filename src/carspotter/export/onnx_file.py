@@ -218,8 +218,8 @@ def export_run(
     data = data_of_run(folder, data_root)
     crop = checkpoint.recipe.area()
     val_part = folder.pictures(data, "val")
-    gate, seen = gate_of(checkpoint, folder.pictures(data, "train"), val_part, counting)
-    recognise = functools.partial(through, gate, checkpoint)
+    gate, seen = _gate_of(checkpoint, folder.pictures(data, "train"), val_part, counting)
+    recognise = functools.partial(_through, gate, checkpoint)
     with counting("calibrating") as count:
         val = _predict(recognise, checkpoint, val_part, crop, count)
     card = card_of(checkpoint, val)
@@ -250,7 +250,7 @@ def export_run(
     return card, parity
 
 
-def gate_of(
+def _gate_of(
     checkpoint: Checkpoint,
     train: Sequence[Picture],
     val: Sequence[Picture],
@@ -275,7 +275,7 @@ def gate_of(
     return fit_gate(seen.logits, seen.targets, held_out.logits), seen
 
 
-def through(gate: Gate, checkpoint: Checkpoint, pixels: Pixels) -> NDArray[np.float32]:
+def _through(gate: Gate, checkpoint: Checkpoint, pixels: Pixels) -> NDArray[np.float32]:
     """Logits (N, classes) as the file is to give them: scaled by how familiar each picture is."""
     logits, embeddings = checkpoint.outputs(pixels)
     return logits * gate.factors(gate.familiarity(embeddings))[:, None]
