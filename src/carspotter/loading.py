@@ -37,7 +37,7 @@ def model_path(name_or_file: str) -> Path:
     """
     shipped = shipped_models()
     path = shipped.get(name_or_file, Path(name_or_file))
-    if not path.is_file():
+    if not os.path.isfile(path):  # without an error where the folder is locked
         known = ", ".join(shipped) or "none"
         raise ModelFileError(f"{name_or_file}: neither a model file nor a shipped model ({known})")
     return path

@@ -68,7 +68,10 @@ def pretrained_backbone(name: str, source: str, drop_path: float) -> Any:
         file = Path(source.removeprefix("file:")).expanduser()
         _fill(model, _load(file), by_order=False, what=str(file))
     else:
-        raise RecipeError(f"weights {source!r}: must be 'package', 'timm', 'none' or 'file:PATH'")
+        raise RecipeError(
+            f"weights {source!r}: must be 'package', 'timm', 'none' or 'file:PATH'; for a "
+            f"classifier also '{MODEL_PREFIX}NAME_OR_FILE' or '{RECIPE_PREFIX}NAME_OR_FILE'"
+        )
     return model
 
 
