@@ -48,7 +48,10 @@ def test_an_interrupt_leaves_whole_results(
     os.mkfifo(pipe)
     held = os.open(pipe, os.O_RDWR)
     process = subprocess.Popen(
-        [*command, *[str(photo)] * 100, str(pipe)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, *[str(photo)] * 100, str(pipe)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,  # `communicate` would not see what `readline` had read ahead
     )
     assert process.stdout is not None
     read = [process.stdout.readline() for _ in range(20)] if style == "--json" else []

@@ -129,9 +129,7 @@ def test_training_begins_where_the_file_stands(
     assert load_checkpoint(folder.path).recipe.weights == weights
 
 
-def test_killed_and_resumed_without_the_file(
-    drawn_data: Path, tmp_path: Path, model_file: Path
-) -> None:
+def test_killed_and_resumed(drawn_data: Path, tmp_path: Path, model_file: Path) -> None:
     changes = {"weights": f"model:{model_file}", "epochs": 2}
     whole = run(drawn_data, tmp_path / "whole", **changes)
     cut = run(drawn_data, tmp_path / "cut", stop_after=1, **changes)

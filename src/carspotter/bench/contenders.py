@@ -9,6 +9,7 @@ import statistics
 import sys
 import tempfile
 import venv
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ def contest(
     return found
 
 
-class _Contender:
+class _Contender(ABC):
     """Collects what one contender does with photos of one size; after a failure, nothing more."""
 
     def __init__(self, name: str, task: dict[str, Any]) -> None:
@@ -192,11 +193,13 @@ class _Contender:
         except CarspotterError as error:
             self._error = str(error)
 
+    @abstractmethod
     def _cold_command(self) -> list[str]:
-        raise NotImplementedError
+        """What answers one photo, in a process of its own."""
 
+    @abstractmethod
     def _child(self, task: dict[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError
+        """What a process of its own measured."""
 
 
 class _Ours(_Contender):

@@ -113,12 +113,18 @@ def parse_box(text: str) -> Box:
 
 def _printer(style: Style, looks_for_cars: bool) -> Callable[[Identification], None]:
     if style == "json":
-        return lambda found: print(json.dumps(found.to_dict(), ensure_ascii=False), flush=True)
+        return lambda found: _tell(json.dumps(found.to_dict(), ensure_ascii=False))
     if style == "csv":
         writer = csv.DictWriter(sys.stdout, _CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
         return lambda found: writer.writerow(_csv_row(found))
-    return lambda found: print("\n".join(_text(found, looks_for_cars)), flush=True)
+    return lambda found: _tell("\n".join(_text(found, looks_for_cars)))
+
+
+def _tell(text: str) -> None:
+    """Print a result at once. `print` writes the end of the line apart: Ctrl-C may fall between."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _csv_row(found: Identification) -> dict[str, object]:
