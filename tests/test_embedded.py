@@ -30,7 +30,7 @@ def test_it_knows_the_stanford_cars(spotter: Spotter) -> None:
 
 
 def test_it_is_small_enough_to_ship() -> None:
-    assert shipped_models()[DEFAULT_MODEL].stat().st_size <= 16e6
+    assert all(file.stat().st_size <= 16e6 for file in shipped_models().values())
 
 
 def test_readme_states_what_was_measured(spotter: Spotter) -> None:
@@ -55,7 +55,7 @@ def test_models_lists_it(carspotter: Carspotter) -> None:
     assert [row["name"] for row in listed] == list(shipped_models())
     text = carspotter("models").stdout
     assert DEFAULT_MODEL in text
-    assert "top-1 accuracy: 92.1 % of 8041 test pictures" in text
+    assert "top-1 accuracy: 91.9 % of 8041 test pictures" in text
 
 
 def test_it_answers_as_the_command_does(
@@ -68,7 +68,7 @@ def test_it_answers_as_the_command_does(
 
 
 def test_accuracy_on_real_photos(spotter: Spotter, stanford: Path) -> None:
-    """Each 20th official test picture: 92.1 % of all, so 4 in 100 below would be no accident."""
+    """Each 20th official test picture: 91.9 % of all, so 4 in 100 below would be no accident."""
     pictures = open_data_set(stanford).split("test")[::20]
     reader = PictureReader()
     found = spotter.identify_many(reader.read(picture) for picture in pictures)

@@ -216,18 +216,20 @@ def test_many_are_explained_as_one(spotter: Spotter, tmp_path: Path) -> None:
 
 
 def test_the_network_runs_once_and_gives_no_more_than_is_asked(model: Path) -> None:
-    spotter = load(model)
+    spotter = load(model, threads=1)
     counting = Counting(spotter._model._session)
-    spotter._model._session = counting
+    spotter._model._opened.ort = counting
     spotter.identify(plain(RED))
-    list(spotter.identify_many([plain(RED)] * 3))
-    assert counting.asked == [["logits", "embedding"]] * 2
+    list(spotter.identify_many([plain(RED)] * 3))  # a few go one by one
+    assert counting.asked == [["logits", "embedding"]] * 4
+    list(spotter.identify_many([plain(RED)] * 20))  # many by fours
+    assert counting.asked == [["logits", "embedding"]] * 9
     counting.asked.clear()
     spotter.explain(plain(RED)).overlay()
     assert len(counting.asked) == 1
-    for explained in spotter.explain_many([plain(RED)] * 8):
+    for explained in spotter.explain_many([plain(RED)] * 20):
         explained.overlay()
-    assert len(counting.asked) == 2
+    assert len(counting.asked) == 6
 
 
 # --- how it is shown ---------------------------------------------------------------------------

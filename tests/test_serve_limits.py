@@ -122,7 +122,7 @@ def test_fields_and_headers_of_parts_are_bounded(small: Served) -> None:
 
 
 def test_an_upload_of_one_byte_at_a_time_is_given_up(small: Served) -> None:
-    head = b"POST /v1/identify HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n"
+    head = b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\n"
     began = time.monotonic()
     answer = spoken(small.place, head, *[b"x"] * 60, pause=0.1)
     assert b" 408 " in answer.partition(b"\r\n")[0]
@@ -131,7 +131,7 @@ def test_an_upload_of_one_byte_at_a_time_is_given_up(small: Served) -> None:
 
 
 def test_a_connection_that_breaks_off_leaves_nothing(small: Served) -> None:
-    head = b"POST /v1/identify HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n"
+    head = b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\n"
     for _ in range(20):
         with socket.create_connection(small.place) as connection:
             connection.sendall(head + b"half")
@@ -147,14 +147,16 @@ def test_a_head_without_an_end_is_refused(small: Served) -> None:
 
 def test_early_answers_reach_clients_that_are_still_sending(small: Served) -> None:
     size = 5_000_000
-    head = f"POST /v1/identify HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
+    head = (
+        f"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
+    )
     answer = spoken(small.place, head, *[b"x" * (size // 10)] * 10)
     assert b" 413 " in answer.partition(b"\r\n")[0]
     assert b"connection: close" in answer.lower()
 
 
 def test_who_asks_before_sending_need_not_send(small: Served) -> None:
-    head = b"POST /v1/identify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+    head = b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
     refused = spoken(small.place, head + b"Content-Length: 999999\r\n\r\n")
     assert refused.startswith(b"HTTP/1.1 413 ")
 
@@ -293,7 +295,7 @@ def test_a_connection_that_asks_nothing_is_closed(
             )
             assert time.monotonic() - began < 10
         # A further request of the same connection may not dawdle either.
-        whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         began = time.monotonic()
         answer = spoken(place, whole, b"GET /he", *[b"a"] * 20, pause=0.1)
         assert answer.count(b"HTTP/1.1 200") == 1
@@ -304,7 +306,7 @@ def test_an_answer_that_nobody_reads_is_given_up(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "WRITE_SECONDS", 0.5)
-    ask = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    ask = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with here(model) as (place, _), socket.create_connection(place) as deaf:
         deaf.sendall(ask * 50)
         time.sleep(3)
@@ -336,6 +338,34 @@ def test_a_connection_from_before_may_still_ask_while_the_service_ends(
 
 
 @pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:9", 200),
+        ("LOCALHOST", 200),
+        ("[::1]:8000", 200),
+        ("127.0.0.1", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example:8000", 421),
+        ("localhost@evil.example", 421),
+        ("[::1", 421),
+        ("", 421),
+    ],
+)
+def test_a_name_that_is_not_the_service_s(small: Served, host: str, status: int) -> None:
+    for path in ("/", "/v1/model"):
+        answer = small.client.get(path, headers={"Host": host})
+        assert answer.status_code == status
+        assert status == 200 or code(answer) == (421, "wrong_host")
+
+
+def test_names_that_clients_may_use() -> None:
+    assert Settings(host="0.0.0.0").names is None
+    assert Settings(host="0.0.0.0", hosts=("Cars.example.org",)).names == {"cars.example.org"}
+    assert Settings(hosts=("cars.example.org",)).names >= {"cars.example.org", "localhost"}
+    assert "127.0.0.2" in (Settings(host="127.0.0.2").names or ())
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"port": 70000}, "--port 70000"),
@@ -346,6 +376,7 @@ def test_a_connection_from_before_may_still_ask_while_the_service_ends(
         ({"api_key": "short"}, "16 characters"),
         ({"origins": ("cars.example.org",)}, "--origin cars.example.org"),
         ({"origins": ("https://cars.example.org/",)}, "--origin"),
+        ({"hosts": ("https://cars.example.org",)}, "--allow-host https://cars.example.org"),
         ({"allow_teaching": True}, "--garage"),
         ({"log_level": "loud"}, "--log-level loud"),
     ],

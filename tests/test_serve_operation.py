@@ -149,12 +149,15 @@ def test_the_environment_sets_what_options_do(tmp_path: Path, model: Path) -> No
         "CARSPOTTER_MAX_PHOTOS": "3",
         "CARSPOTTER_API_KEY_FILE": str(key),
         "CARSPOTTER_ORIGINS": "https://a.example https://b.example",
+        "CARSPOTTER_ALLOW_HOSTS": "cars.a.example cars.b.example",
     }
     with served(tmp_path, **env) as service:
         headers = {"Authorization": "Bearer 0123456789abcdef", "Origin": "https://b.example"}
         answer = service.client.get("/v1/model", headers=headers)
         assert answer.json()["limits"]["max_photos"] == 3
         assert answer.headers["access-control-allow-origin"] == "https://b.example"
+        asked = service.client.get("/v1/model", headers={**headers, "Host": "cars.b.example"})
+        assert asked.status_code == 200
 
 
 def test_a_model_that_breaks_later_is_waited_for(tmp_path: Path, model: Path) -> None:

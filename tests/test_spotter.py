@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -206,6 +207,15 @@ class TestIdentifyMany:
         sources = pictures(count)
         found = list(spotter.identify_many(sources))
         assert [f.to_dict() for f in found] == [spotter.identify(s).to_dict() for s in sources]
+
+    @pytest.mark.parametrize("threads", [2, 3])
+    def test_side_by_side_they_are_as_each_alone(self, model: Path, threads: int) -> None:
+        several = carspotter.load(model, threads=threads)
+        sources: list[Any] = [*pictures(30), b"no photo", *pictures(7)]
+        found = [f.to_dict() for f in several.identify_many(sources)]
+        assert found[30]["error"]["code"] == "not_an_image"
+        del sources[30], found[30]
+        assert found == [several.identify(s).to_dict() for s in sources]
 
     def test_slow_photos_do_not_change_the_order(self, spotter: Spotter, tmp_path: Path) -> None:
         files = []

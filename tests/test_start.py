@@ -24,21 +24,13 @@ from carspotter.train.model import CarClassifier
 from carspotter.train.model_weights import fill_from_file, read_weights
 
 # From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("alone"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
 
 STILL: dict[str, Any] = {"lr": 1e-12, "weight_decay": 0.0}
 """A run that changes nothing but the statistics of the norms."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One thread, and a cache of its own."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CARSPOTTER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

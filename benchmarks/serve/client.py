@@ -29,7 +29,7 @@ class Outcome:
 def request_of(body: bytes, media_type: str, path: str = "/v1/identify?top=5") -> bytes:
     """A POST, as it goes over the wire."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: load\r\nContent-Type: {media_type}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

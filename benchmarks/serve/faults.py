@@ -18,7 +18,7 @@ from benchmarks.serve.client import Client, request_of
 from benchmarks.serve.material import seeds
 from benchmarks.serve.service import Service, running
 
-_HEAD = "POST /v1/identify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+_HEAD = "POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
 _PROBES = 4
 """Clients that ask one thing after the other all the while."""
 
@@ -77,7 +77,7 @@ async def _slow(service: Service, seconds: float) -> dict[str, Any]:
                 statuses[answer.result()[9:12].decode() or "closed"] += 1
         writer.close()
 
-    heads = [_HEAD.encode(), b"POST /v1/identify HTTP/1.1\r\nHost: x\r\nX: "] * 100
+    heads = [_HEAD.encode(), b"POST /v1/identify HTTP/1.1\r\nHost: localhost\r\nX: "] * 100
     await asyncio.gather(*(drip(head) for head in heads))
     return {"slow_clients": dict(statuses)}
 

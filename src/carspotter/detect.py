@@ -6,6 +6,7 @@ Both are ONNX files and run in onnxruntime.
 from __future__ import annotations
 
 import ast
+import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from carspotter.card import CARD_KEY, LocaliserCard, is_sealed, parse_localiser_card, unsealed
 from carspotter.errors import ModelFileError
 from carspotter.preprocess import Box, clip_box, crop_to_box, to_input
-from carspotter.session import open_session
+from carspotter.session import Session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +56,11 @@ class Vehicle:
 class Detector(Protocol):
     """Finds vehicles."""
 
+    @property
+    def one_thread(self) -> Detector:
+        """The same with one thread to a run, for runs side by side."""
+        ...
+
     def find(self, pixels: Pixels) -> tuple[Vehicle, ...]:
         """The vehicles on a photo (H, W, 3) uint8 RGB, the largest first."""
         ...
@@ -74,12 +80,19 @@ class Localiser:
 
     def __init__(self, path: Path, *, threads: int, provider: str = "cpu") -> None:
         data, _ = unsealed(path)
-        self._session = open_session(data, path, threads, provider)
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._opened = Session(data, path, threads, provider)
+        metadata = self._opened.ort.get_modelmeta().custom_metadata_map
         if CARD_KEY not in metadata:
             raise ModelFileError(f"{path}: has no card; make it by `carspotter export`")
         self.card: LocaliserCard = parse_localiser_card(metadata[CARD_KEY], str(path))
         self.path = path
+
+    @property
+    def one_thread(self) -> Localiser:
+        """The same with one thread to a run, for runs side by side."""
+        other = copy.copy(self)
+        other._opened = self._opened.one_thread
+        return other
 
     def find(self, pixels: Pixels) -> tuple[Vehicle, ...]:
         """The vehicles on a photo (H, W, 3) uint8 RGB, the largest first."""
@@ -90,7 +103,7 @@ class Localiser:
     def boxes(self, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (n, 4) in pixels of the photo and scores (n,), however unlikely, best first."""
         width, height = self.card.input_size
-        boxes, scores = self._session.run(
+        boxes, scores = self._opened.ort.run(
             ["boxes", "scores"], {"pixels": to_input(pixels, (width, height))}
         )
         scale = np.array([pixels.shape[1] / width, pixels.shape[0] / height], np.float32)
@@ -119,9 +132,9 @@ class YoloDetector:
             data = path.read_bytes()
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read ({error})") from error
-        self._session = open_session(data, path, threads, provider)
+        self._opened = Session(data, path, threads, provider)
         self._path = path
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = self._opened.ort.get_inputs(), self._opened.ort.get_outputs()
         shape = inputs[0].shape
         if len(inputs) != 1 or len(shape) != 4 or inputs[0].type != "tensor(float)":
             raise self._foreign("its input must be (1, 3, H, W) float32")
@@ -131,10 +144,17 @@ class YoloDetector:
         self._size = tuple(side if isinstance(side, int) else 640 for side in (shape[3], shape[2]))
         self._vehicles = self._vehicle_classes()
 
+    @property
+    def one_thread(self) -> YoloDetector:
+        """The same with one thread to a run, for runs side by side."""
+        other = copy.copy(self)
+        other._opened = self._opened.one_thread
+        return other
+
     def find(self, pixels: Pixels) -> tuple[Vehicle, ...]:
         """The vehicles on a photo (H, W, 3) uint8 RGB, the largest first."""
         batch, scale, corner = self._letterbox(pixels)
-        found = self._session.run(None, {self._input: batch})[0][0]
+        found = self._opened.ort.run(None, {self._input: batch})[0][0]
         boxes, scores = self._read(np.asarray(found, np.float32))
         boxes = (boxes - np.tile(corner, 2)) / scale
         return _vehicles(boxes, scores, pixels)
@@ -174,7 +194,7 @@ class YoloDetector:
         )
 
     def _vehicle_classes(self) -> frozenset[int]:
-        text = self._session.get_modelmeta().custom_metadata_map.get("names")
+        text = self._opened.ort.get_modelmeta().custom_metadata_map.get("names")
         if text is None:
             return frozenset({2, 5, 7})  # COCO's car, bus and truck
         try:

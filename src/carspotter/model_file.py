@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -10,7 +11,7 @@ from carspotter.card import CARD_KEY, HEAD_KEY, Card, parse_card, unsealed
 from carspotter.errors import ModelFileError
 from carspotter.likeness import SPACE_KEY, Likeness, likeness_in, parse_space
 from carspotter.results import ModelInfo
-from carspotter.session import open_session
+from carspotter.session import Session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +69,7 @@ class ModelFile:
 
     def __init__(self, path: Path, threads: int, provider: str = "cpu") -> None:
         data, sha256 = unsealed(path)
-        self._session = open_session(data, path, threads, provider)
+        self._opened = Session(data, path, threads, provider)
         self._metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         if CARD_KEY not in self._metadata:
             raise ModelFileError(f"{path}: has no card; make it by `carspotter export`")
@@ -83,6 +84,17 @@ class ModelFile:
             if SPACE_KEY in self._metadata
             else None
         )
+
+    @property
+    def one_thread(self) -> ModelFile:
+        """The same with one thread to a run, for runs side by side."""
+        other = copy.copy(self)
+        other._opened = self._opened.one_thread
+        return other
+
+    @property
+    def _session(self) -> ort.InferenceSession:
+        return self._opened.ort
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Logits (N, classes)."""

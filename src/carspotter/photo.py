@@ -119,7 +119,8 @@ def read_reduced(
         array = _checked_array(source, name, max_pixels)
         return Photo(array, (array.shape[1], array.shape[0]))
     if isinstance(source, Image.Image):
-        return _photo(source, name, max_pixels, None)  # an image of the caller's is left as it is
+        # An image of the caller's is left as it is.
+        return _photo(source, name, max_pixels, None, is_ours=False)
     data = photo_bytes(source, name)
     if not data:
         raise PhotoError("empty", f"{name}: the file is empty")
@@ -190,8 +191,15 @@ def photo_bytes(
     return data
 
 
-def _photo(image: Image.Image, name: str, max_pixels: int, detail: Detail | None) -> Photo:
-    """An opened image: bounded, decoded, upright, 8-bit RGB."""
+def _photo(
+    image: Image.Image,
+    name: str,
+    max_pixels: int,
+    detail: Detail | None,
+    *,
+    is_ours: bool = True,
+) -> Photo:
+    """An opened image: bounded, decoded, upright, 8-bit RGB; one that is ours may be changed."""
     width, height = image.size
     if width * height > min(max_pixels, MAX_PIXELS):
         raise _too_large(name, f"{width}x{height}, ", max_pixels)
@@ -205,9 +213,12 @@ def _photo(image: Image.Image, name: str, max_pixels: int, detail: Detail | None
             # Only JPEG's decoder can; the others take no notice.
             image.draft(None, (math.ceil(width * share), math.ceil(height * share)))
         image.load()
-        upright = ImageOps.exif_transpose(image)
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
-        pixels = np.asarray(_to_rgb(upright))
+        if is_ours:
+            ImageOps.exif_transpose(image, in_place=True)  # saves a copy of those that are upright
+        else:
+            image = ImageOps.exif_transpose(image)
+        pixels = np.asarray(_to_rgb(image))
     except (MemoryError, Image.DecompressionBombError):
         raise _too_large(name, f"{width}x{height}, ", max_pixels) from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything

@@ -4,59 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
 from carspotter.card import Card
-from carspotter.decide import Decider
 from carspotter.detect import Detector
-from carspotter.errors import GarageError, UsageError
-from carspotter.explain import Explanation, HeatMap, class_map, class_number
-from carspotter.garage import Garage, TaughtScores
+from carspotter.errors import UsageError
+from carspotter.explain import Explanation, class_number
+from carspotter.garage import Garage
 from carspotter.likeness import Likeness
 from carspotter.model_file import ModelFile, Outputs
-from carspotter.names import LEVELS
 from carspotter.overlay import drawable
 from carspotter.photo import MAX_PIXELS, photo_name
 from carspotter.preprocess import Box, part_of
-from carspotter.results import Failure, Identification, ModelInfo
+from carspotter.recognition import BATCH, Drawable, Recognition
+from carspotter.results import Identification, ModelInfo
 from carspotter.session import cores
-from carspotter.stream import in_batches
+from carspotter.stream import read_and_finished
 from carspotter.views import (
     Observation,
     View,
     Wish,
-    identification,
-    inputs,
     read_views,
     wish_for,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL import Image
 
     from carspotter.photo import Photo, PhotoSource, Pixels
 
 CropMode: TypeAlias = Literal["auto", "none"]
 """`auto`: each vehicle that a detector finds is looked at by itself; `none`: the whole photo."""
 
-_BATCH = 8
+_FEW = 8
+"""So many photos are done before there is a second session, which more of them are worth."""
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class _Drawable(NamedTuple):
-    """A photo to be explained: its views, a picture of it to draw on, and its own size."""
-
-    views: list[View]
-    picture: Image.Image
-    size: tuple[int, int]
 
 
 class Spotter:
@@ -89,10 +80,7 @@ class Spotter:
         self._model = ModelFile(path, self._threads, provider)
         self._detector = detector
         self._max_pixels = max_pixels
-        self._taught: TaughtScores | None = None
-        card = self._model.card
-        self._thresholds = dict(card.thresholds)
-        self._decider = Decider(card.classes, card.temperature, self._thresholds)
+        self._recognition = Recognition(self._model)
 
     @property
     def path(self) -> Path:
@@ -169,7 +157,7 @@ class Spotter:
         _check(top_k, box, crop)
         wish = wish_for(top_k, coverage, self.card, self.path)
         _, views = self._read(photo, box, crop)
-        return self._observed([(photo_name(photo), views)], wish)[0].result
+        return self._recognition.observed([(photo_name(photo), views)], wish)[0].result
 
     def identify_many(
         self,
@@ -180,7 +168,7 @@ class Spotter:
         crop: CropMode = "auto",
         coverage: float | None = None,
     ) -> Iterator[Identification]:
-        """Name the cars on many photos, in order; decoding overlaps with recognition.
+        """Name the cars on many photos, in order, on all cores.
 
         A photo that cannot be used gives a result with `error`; the others are not touched by it.
         Memory stays bounded, however many photos there are.
@@ -199,8 +187,10 @@ class Spotter:
         wish = wish_for(top_k, coverage, self.card, self.path)
         return self._many(
             photos,
-            read=lambda photo: self._read(photo, box, crop)[1],
-            finish=lambda ready: [seen.result for seen in self._observed(ready, wish)],
+            read=lambda spotter, photo: spotter._read(photo, box, crop)[1],
+            finish=lambda spotter, ready: [
+                seen.result for seen in spotter._recognition.observed(ready, wish)
+            ],
             failed=lambda result: result,
         )
 
@@ -218,8 +208,8 @@ class Spotter:
             photos: as for `identify_many`.
             top_k: as for `identify`.
             crop: as for `identify`.
-            readers: threads that read; by default as many as compute. More help where photos come
-                from afar.
+            readers: threads that read, of which at most as many as the model has compute at the
+                same time; by default so many. More help where photos come from afar.
 
         Raises:
             UsageError: as for `identify`.
@@ -227,14 +217,17 @@ class Spotter:
         _check(top_k, None, crop)
         wish = Wish(top_k)
 
-        def read(photo: PhotoSource) -> tuple[list[View], float]:
+        def read(spotter: Spotter, photo: PhotoSource) -> tuple[list[View], float]:
             started = time.perf_counter()
-            _, views = self._read(photo, None, crop)
+            _, views = spotter._read(photo, None, crop)
             return views, time.perf_counter() - started
 
-        def finish(ready: list[tuple[str, tuple[list[View], float]]]) -> list[Observation]:
+        def finish(
+            spotter: Spotter, ready: list[tuple[str, tuple[list[View], float]]]
+        ) -> list[Observation]:
             started = time.perf_counter()
-            seen = self._observed([(name, views) for name, (views, _) in ready], wish)
+            named = [(name, views) for name, (views, _) in ready]
+            seen = spotter._recognition.observed(named, wish)
             share = (time.perf_counter() - started) / max(1, len(ready))
             spent = [seconds + share for _, (_, seconds) in ready]
             return [one._replace(seconds=s) for one, s in zip(seen, spent, strict=True)]
@@ -270,7 +263,7 @@ class Spotter:
         _check(top_k, box, crop)
         wanted = self._explainable(label)
         ready = self._drawable(photo, box, crop)
-        return self._explained([(photo_name(photo), ready)], wanted, Wish(top_k))[0]
+        return self._recognition.explained([(photo_name(photo), ready)], wanted, Wish(top_k))[0]
 
     def explain_many(
         self,
@@ -300,8 +293,10 @@ class Spotter:
         wanted = self._explainable(label)
         return self._many(
             photos,
-            read=lambda photo: self._drawable(photo, box, crop),
-            finish=lambda ready: self._explained(ready, wanted, Wish(top_k)),
+            read=lambda spotter, photo: spotter._drawable(photo, box, crop),
+            finish=lambda spotter, ready: spotter._recognition.explained(
+                ready, wanted, Wish(top_k)
+            ),
             failed=Explanation,
         )
 
@@ -324,11 +319,8 @@ class Spotter:
         Raises:
             UsageError: it is not in that range.
         """
-        if not 0 <= least <= 1:
-            raise UsageError(f"the least confidence must be from 0 to 1, not {least}")
         other = copy.copy(self)
-        other._thresholds = dict.fromkeys(LEVELS, least)
-        other._decider = self._decider.with_thresholds(other._thresholds)
+        other._recognition = self._recognition.with_min_confidence(least)
         return other
 
     def with_garage(self, garage: Garage | None) -> Spotter:
@@ -337,19 +329,8 @@ class Spotter:
         Raises:
             GarageError: they were taught to another model.
         """
-        if garage is not None and garage.model.sha256 != self.info.sha256:
-            raise GarageError(
-                f"the garage was taught to {garage.model.name} ({garage.model.sha256[:12]}), not "
-                f"to {self.info.name} ({self.info.sha256[:12]}), whose embeddings are others: "
-                "take that --model, or teach the cars again"
-            )
-        cars = () if garage is None else garage.cars
-        other, card = copy.copy(self), self.card
-        names = (*card.classes, *(car.name for car in cars))
-        other._decider = Decider(names, card.temperature, self._thresholds)
-        other._taught = None
-        if garage is not None and cars:
-            other._taught = TaughtScores(garage, self.likeness, card.temperature)
+        other = copy.copy(self)
+        other._recognition = self._recognition.with_garage(garage)
         return other
 
     def main_view(
@@ -379,83 +360,55 @@ class Spotter:
         read, (first, *_) = self._read(photo, box, crop, name)
         return part_of(read, first.region) if first.is_car else None
 
+    @property
+    def _one_thread(self) -> Spotter:
+        """The same with one thread to a run of the network, for runs side by side."""
+        other = copy.copy(self)
+        other._recognition = self._recognition.one_thread
+        other._detector = None if self._detector is None else self._detector.one_thread
+        return other
+
     def _many(
         self,
         photos: Iterable[PhotoSource],
         *,
-        read: Callable[[PhotoSource], T],
-        finish: Callable[[list[tuple[str, T]]], list[R]],
+        read: Callable[[Spotter, PhotoSource], T],
+        finish: Callable[[Spotter, list[tuple[str, T]]], list[R]],
         failed: Callable[[Identification], R],
         readers: int | None = None,
     ) -> Iterator[R]:
-        """Read photos in threads, finish those that could be read a batch at a time, in order."""
-        batches = in_batches(photos, read, threads=readers or self._threads, size=_BATCH)
-        with contextlib.closing(batches):
-            for batch in batches:
-                ready = [(name, it) for name, it in batch if not isinstance(it, Failure)]
-                finished = iter(finish(ready))
-                for name, it in batch:
-                    if isinstance(it, Failure):
-                        yield failed(Identification(name, None, (), None, self.info, error=it))
-                    else:
-                        yield next(finished)
+        """Read photos and finish those that could be read, in order; all of it in threads.
 
-    def _observed(self, photos: Sequence[tuple[str, list[View]]], wish: Wish) -> list[Observation]:
-        every = [view for _, views in photos for view in views]
-        rows = (
-            row
-            for batch in inputs(every, _BATCH)
-            for row in zip(*self._with_taught(batch), strict=True)
+        A few photos go one at a time through the network, each with all threads; many side by
+        side, each with one.
+        """
+        rest = iter(photos)
+        first = list(islice(rest, _FEW + 1))
+        spotter, size, at_once = self, 1, 1
+        if len(first) > _FEW:
+            spotter, size, at_once = self._one_thread, BATCH, self._threads
+        found = read_and_finished(
+            chain(first, rest),
+            read=functools.partial(read, spotter),
+            finish=functools.partial(finish, spotter),
+            failed=lambda name, why: failed(
+                Identification(name, None, (), None, self.info, error=why)
+            ),
+            threads=readers or self._threads,
+            at_once=at_once,
+            size=size,
         )
-        found = []
-        for name, views in photos:
-            own = [next(rows) for _ in views]
-            scores = [logits for logits, _ in own]
-            result = identification(name, views, scores, self._decider, wish, self.info)
-            found.append(Observation(result, own[0][1]))
-        return found
-
-    def _with_taught(self, pixels: Pixels) -> Outputs:
-        """Outputs whose logits are (N, classes and taught cars): the taught cars' stand last."""
-        known = self.outputs(pixels)
-        if self._taught is None:
-            return known
-        logits = np.concatenate([known.logits, self._taught(*known)], axis=1)
-        return known._replace(logits=logits)
-
-    def _explained(
-        self, photos: Sequence[tuple[str, _Drawable]], wanted: int | None, wish: Wish
-    ) -> list[Explanation]:
-        """Explanations of a class by its number; None: of each car's most probable one."""
-        rows: list[tuple[NDArray[np.float32], int, NDArray[np.float32]]] = []
-        for batch in inputs([view for _, photo in photos for view in photo.views], _BATCH):
-            seen = self._model.evidence(batch)
-            every = seen.logits
-            if self._taught is not None:
-                every = np.concatenate([every, self._taught(every, seen.embedding)], axis=1)
-            for row, logits, feature_map in zip(every, seen.logits, seen.feature_map, strict=True):
-                number = int(logits.argmax()) if wanted is None else wanted
-                rows.append((row, number, class_map(feature_map, seen.head[number])))
-        each, found = iter(rows), []
-        for name, (views, picture, size) in photos:
-            own = [next(each) for _ in views]
-            scores = [logits for logits, *_ in own]
-            result = identification(name, views, scores, self._decider, wish, self.info)
-            cars = tuple(
-                HeatMap(self.card.classes[number].label, view.box, view.region, evidence)
-                for view, (_, number, evidence) in zip(views, own, strict=True)
-            )
-            found.append(Explanation(result, cars, picture, size))
-        return found
+        with contextlib.closing(found):
+            yield from found
 
     def _explainable(self, label: str | None) -> int | None:
         """The number of a class that is to be explained, where this model's can be."""
         self._model.need_head()
         return None if label is None else class_number(label, self.card.classes)
 
-    def _drawable(self, photo: PhotoSource, box: Box | None, crop: CropMode) -> _Drawable:
+    def _drawable(self, photo: PhotoSource, box: Box | None, crop: CropMode) -> Drawable:
         read, views = self._read(photo, box, crop, draws=True)
-        return _Drawable(views, drawable(read.pixels), read.size)
+        return Drawable(views, drawable(read.pixels), read.size)
 
     def _read(
         self,

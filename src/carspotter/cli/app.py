@@ -212,7 +212,7 @@ def models(
 ) -> None:
     """List the models at hand, or print what one says of itself.
 
-    Example: carspotter models --card stanford-cars-lite2
+    Example: carspotter models --card stanford-cars-lite2-int8
     """
     from carspotter.cli.models import run, run_card
 
@@ -268,7 +268,7 @@ def evaluate(
 ) -> None:
     """Measure a model on a labelled split.
 
-    Example: carspotter evaluate stanford-cars-lite2 --data stanford-cars --split test --report out
+    Example: carspotter evaluate lite2.onnx --data stanford-cars --split test --report out
 
     report.html shows figures with their intervals, calibration, confusions, the worst errors and
     likely label errors on one page that opens without a network.

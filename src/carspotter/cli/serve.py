@@ -105,6 +105,15 @@ def serve(
             help="Pages of this host may use the API from a browser; may be repeated.",
         ),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="CARSPOTTER_ALLOW_HOSTS",
+            metavar="NAME",
+            help="A name by which clients ask, a proxy's for instance; may be repeated. Listening "
+            "at this machine's own address, the service answers to localhost alone otherwise.",
+        ),
+    ] = None,
     trusted_proxies: Annotated[
         str | None,
         typer.Option(
@@ -161,6 +170,7 @@ def serve(
         api_key=_key(api_key_file),
         rate=rate,
         origins=tuple(origin or ()),
+        hosts=tuple(allow_host or ()),
         trusted_proxies=trusted_proxies,
         allow_teaching=allow_teaching,
         log_level=log_level,

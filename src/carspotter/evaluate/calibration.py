@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROMISE = 0.97
 """Share of answers that are to be right, at whatever level they are given."""
 
-_MOST_STEPS = 5000  # thresholds that are tried
+_MOST_STEPS = 1000  # thresholds that are tried for each level
 
 
 def negative_log_likelihood(
@@ -49,12 +49,13 @@ def fit_thresholds(
     names: Sequence[CarName],
     promise: float = PROMISE,
 ) -> dict[Level, float]:
-    """The least probability of an answer with which the answers, all together, keep the promise.
+    """The least probabilities of an answer with which the answers, all together, keep the promise.
 
-    It is the same at each level: an answer is the finest one that is so probable. The lowest is
-    chosen with which the share of right answers, each at the level it is given at, is at least
-    `promise`; then most is answered, and most of it finely (selective classification,
-    arXiv:1705.08500).
+    There is one for exact names and models, and one for makes that is no higher: where neither the
+    exact name nor the model is sure, the make often is sure enough. An answer is the finest one
+    that is so probable. Of the pairs with which the share of right answers, each at the level it
+    is given at, is at least `promise`, the one is chosen with which most is answered, an exact
+    answer counting twice (selective classification, arXiv:1705.08500).
 
     Args:
         probabilities: (N, classes), calibrated, of pictures that the model was not trained on.
@@ -63,22 +64,54 @@ def fit_thresholds(
         promise: share of right answers, 0 to 1.
 
     Returns:
-        By level; 1.0 where no threshold keeps the promise.
+        By level; 1.0 where nothing keeps the promise.
     """
     best = [_best_at(level, probabilities, targets, names) for level in LEVELS]
     confidence = np.stack([sure for sure, _ in best])
     right = np.stack([is_right for _, is_right in best])
-    pictures = np.arange(len(targets))
     steps = np.unique(confidence[confidence > 0])
     if len(steps) > _MOST_STEPS:
         steps = np.unique(np.quantile(steps, np.linspace(0, 1, _MOST_STEPS), method="lower"))
-    for threshold in steps:
-        answered = confidence >= threshold
-        finest = answered.argmax(axis=0)
-        share = right[finest, pictures][answered.any(axis=0)].mean()
-        if share >= promise:
-            return dict.fromkeys(LEVELS, float(threshold))
-    return dict.fromkeys(LEVELS, 1.0)
+    found, most = dict.fromkeys(LEVELS, 1.0), 0
+    for fine in steps:
+        lower = steps[steps <= fine]
+        worth = _worth(confidence, right, fine, lower, promise)
+        if worth.max() > most:
+            most = int(worth.max())
+            coarse = float(lower[worth.argmax()])
+            found = {"exact": float(fine), "model": float(fine), "make": coarse}
+    return found
+
+
+def _worth(
+    confidence: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    fine: float,
+    lower: NDArray[np.float64],
+    promise: float,
+) -> NDArray[np.int64]:
+    """What thresholds are worth: answers, and exact ones twice; 0 where the promise is broken.
+
+    Args:
+        confidence: (levels, N) probability of the best name at each level, the finest first.
+        right: (levels, N) whether it is right.
+        fine: threshold of exact names and models.
+        lower: (T,) thresholds of makes.
+        promise: share of right answers.
+
+    Returns:
+        (T,)
+    """
+    reached = confidence[:-1] >= fine
+    answered = reached.any(axis=0)
+    sure = right[reached.argmax(axis=0), np.arange(len(answered))][answered].sum()
+    makes, right_makes = confidence[-1][~answered], right[-1][~answered]
+    order = np.argsort(-makes, kind="stable")
+    also = np.searchsorted(-makes[order], -lower, side="right")
+    good = sure + np.concatenate([[0], right_makes[order].cumsum()])[also]
+    count = answered.sum() + also
+    worth: NDArray[np.int64] = np.where(good >= promise * count - 1e-9, count + reached[0].sum(), 0)
+    return worth
 
 
 def _best_at(

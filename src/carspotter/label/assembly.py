@@ -112,7 +112,7 @@ def _groups(parts: Iterable[Path]) -> Iterator[pa.Table]:
     """The rows of parts, in groups of a good size."""
     held: list[pa.Table] = []
     for part in parts:
-        held.append(pq.read_table(part))
+        held.append(pq.ParquetFile(part).read(use_threads=False))
         if sum(table.num_rows for table in held) >= _ROWS:
             yield pa.concat_tables(held)
             held = []

@@ -68,14 +68,15 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     locked = settings.api_key is not None
+    misnamed = {} if settings.names is None else problem_responses(421)
     key: dict[str, Any] = {
         "dependencies": [Depends(HTTPBearer(auto_error=False))] if locked else [],
-        "responses": problem_responses(401) if locked else {},
+        "responses": {**(problem_responses(401) if locked else {}), **misnamed},
     }
     app.include_router(photo_routes(service), **key)
     app.include_router(car_routes(service), **key)
     app.include_router(metrics_routes(service), **key)
-    app.include_router(health_routes(service))
+    app.include_router(health_routes(service), responses=misnamed)
     app.include_router(file_routes())
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(HTTPException, _on_http)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import limits
 from limits.aio.storage import MemoryStorage
@@ -195,7 +196,7 @@ class Guard:
 
     Args:
         app: answers.
-        settings: key, rate, origins.
+        settings: names, key, rate, origins.
         metrics: counts.
     """
 
@@ -203,12 +204,14 @@ class Guard:
         self.app, self.metrics = app, metrics
         self._key = None if settings.api_key is None else settings.api_key.encode()
         self._origins = frozenset(settings.origins)
+        self._names = settings.names
         self._rate = None if settings.rate is None else limits.parse(settings.rate)
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
+                _check_name(scope, self._names)
                 self._check_key(scope)
                 _check_origin(scope, self._origins)
                 await self._check_rate(scope)
@@ -249,6 +252,27 @@ class Guard:
 def is_open(path: str) -> bool:
     """Whether a path is for everybody, with a key or without."""
     return path in _OPEN or path.startswith(("/page/", "/docs/"))
+
+
+def _check_name(scope: Scope, names: Collection[str] | None) -> None:
+    """Refuse requests to a name that is not the service's.
+
+    A page of another host whose name is made to point at this machine (DNS rebinding) is of the
+    same origin to a browser; only the name by which it asks gives it away.
+    """
+    if names is None:
+        return
+    try:
+        name = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
+    except ValueError:  # an address with one bracket
+        name = ""
+    if name not in names:
+        raise ProblemError(
+            421,
+            "wrong_host",
+            "this service listens for its own machine alone, not by the name that was asked for; "
+            "the operator can add it by --allow-host",
+        )
 
 
 def _check_origin(scope: Scope, allowed: Collection[str]) -> None:

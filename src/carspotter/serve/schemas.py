@@ -277,6 +277,7 @@ _MEANING = {
     409: "A car of this name is there already.",
     413: "Too large, or too many photos.",
     415: "No image.",
+    421: "The service does not go by the name that was asked for; see --allow-host.",
     422: "A broken image.",
     429: "Too many requests; see Retry-After.",
     501: "The model file carries no heat maps.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +12,9 @@ import limits
 from carspotter.errors import UsageError
 from carspotter.photo import MAX_BYTES, MAX_PIXELS
 from carspotter.session import cores
+
+_OWN = ("localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -37,6 +41,8 @@ class Settings:
         api_key: what clients must show; None: nothing.
         rate: requests to /v1 of one client, "60/minute" say; None: any.
         origins: pages of other hosts that may use the API from a browser.
+        hosts: names under which clients may ask, beside those of this machine, where `host` is
+            this machine's own address; elsewhere, if there are any, these alone.
         trusted_proxies: addresses whose X-Forwarded-For is believed, with commas; None: of nobody.
         allow_teaching: whether clients may change the garage.
         log_level: what is logged at least: debug, info, warning or error.
@@ -62,6 +68,7 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     rate: str | None = None
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     trusted_proxies: str | None = None
     allow_teaching: bool = False
     log_level: str = "info"
@@ -87,6 +94,10 @@ class Settings:
             raise UsageError(
                 f"--log-level {self.log_level}: must be one of {', '.join(LOG_LEVELS)}"
             )
+        self._check_clients()
+
+    def _check_clients(self) -> None:
+        """What is said of who may ask, and how often."""
         if self.rate is not None:
             try:
                 limits.parse(self.rate)
@@ -96,6 +107,17 @@ class Settings:
             parts = urlsplit(origin)
             if f"{parts.scheme}://{parts.netloc}" != origin or not parts.netloc:
                 raise UsageError(f"--origin {origin}: must read like https://cars.example.org")
+        for name in self.hosts:
+            if not _HOST.fullmatch(name):
+                raise UsageError(f"--allow-host {name}: must read like cars.example.org")
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """Names and addresses, lower case, under which clients may ask; None: any."""
+        given = {name.lower() for name in self.hosts}
+        if self.host in _OWN or self.host.startswith("127."):
+            return frozenset({*_OWN, self.host, *given})
+        return frozenset(given) or None
 
     @property
     def runners(self) -> int:
