@@ -11,7 +11,9 @@ import tiny_model
 from conftest import Carspotter
 from PIL import Image
 
+from carspotter.bench.measure import run_process
 from carspotter.bench.photos import write_photos
+from carspotter.errors import CarspotterError
 
 
 @pytest.mark.parametrize("megapixels", [0.05, 2.0])
@@ -86,6 +88,7 @@ def test_a_peer_that_fails_is_named_and_the_others_are_measured(
     ours, theirs = json.loads(done.stdout)["peers"]
     assert ours["photos_per_second"] > 0
     assert "No module named" in theirs["error"]
+    assert f"a plain onnxruntime script, 0.05 MP: {theirs['error']}" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -102,3 +105,10 @@ def test_wrong_peers_are_told_before_anything_is_measured(
     done = carspotter("bench", "--model", model, *arguments)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_a_measured_process_that_the_system_ends() -> None:
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(CarspotterError, match="ended by signal 9"):
+        run_process([sys.executable, "-c", killed])

@@ -48,8 +48,8 @@ class Session:
     def one_thread(self) -> Session:
         """The same with one thread to a run, where the CPU computes.
 
-        Threads that share each layer of one run wait for each other; of runs side by side, each
-        with a thread of its own, two cores make a quarter more. It is opened when it is needed.
+        Threads that share each layer of one run wait for each other; runs side by side, each with
+        a thread of its own, do not. It is opened when it is needed.
         """
         data, path, provider = self._opened
         if self._threads == 1 or provider != "cpu":

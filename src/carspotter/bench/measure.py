@@ -156,12 +156,18 @@ def run_process(command: Sequence[str]) -> str:
     """What a process prints.
 
     Raises:
-        CarspotterError: it failed; the message has the last line of what it said.
+        CarspotterError: it failed; the message has the last line of what it said, or the signal
+            that ended it.
     """
     # Nothing of the terminal's state may change what a process does.
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"}
     )
+    if done.returncode < 0:
+        raise CarspotterError(
+            f"a measured process was ended by signal {-done.returncode}; 9 is often the system's, "
+            "for want of memory"
+        )
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise CarspotterError(f"a measured process failed: {said[-1] if said else command[1]}")

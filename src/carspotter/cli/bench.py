@@ -94,6 +94,10 @@ def run(
     else:
         print(f"{spotter.info.name}, {said['machine']['cores']} cores")
         _print_table(table)
+    for one in contests:
+        if one.error:
+            who = f"{PEERS[one.contender]}, {one.megapixels:g} MP"
+            print(f"carspotter: {who}: {one.error}", file=sys.stderr)
     return 1 if any(one.error for one in contests) else 0
 
 
@@ -114,7 +118,7 @@ def _peer_rows(contests: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     for one in contests:
         name, photo = one["contender"], f"{one['megapixels']:g} MP"
         if one["error"]:
-            rows.append((photo, PEERS[name], "failed:", one["error"], "", "", ""))
+            rows.append((photo, PEERS[name], "failed", *[""] * (len(_PEERS_HEAD) - 3)))
         elif name == OURS:
             own = Measured(bare_seconds=1.0, **{k: one[k] for k in _FIGURES})
             _, cold, _, *others = _row(own)
