@@ -104,7 +104,7 @@ def _worth(
     """
     reached = confidence[:-1] >= fine
     answered = reached.any(axis=0)
-    sure = right[reached.argmax(axis=0), np.arange(len(answered))][answered].sum()
+    sure = right[reached.argmax(axis=0), np.arange(reached.shape[1])][answered].sum()
     makes, right_makes = confidence[-1][~answered], right[-1][~answered]
     order = np.argsort(-makes, kind="stable")
     also = np.searchsorted(-makes[order], -lower, side="right")
