@@ -360,7 +360,8 @@ def test_a_name_that_is_not_the_service_s(small: Served, host: str, status: int)
 
 def test_names_that_clients_may_use() -> None:
     assert Settings(host="0.0.0.0").names is None
-    assert Settings(host="0.0.0.0", hosts=("Cars.example.org",)).names == {"cars.example.org"}
+    named = Settings(host="0.0.0.0", hosts=("Cars.example.org",)).names
+    assert named == {"cars.example.org", "localhost", "127.0.0.1", "::1", "0.0.0.0"}
     assert Settings(hosts=("cars.example.org",)).names >= {"cars.example.org", "localhost"}
     assert "127.0.0.2" in (Settings(host="127.0.0.2").names or ())
 

@@ -41,8 +41,8 @@ class Session:
 
     def __init__(self, data: bytes, path: Path, threads: int, provider: str = "cpu") -> None:
         self.ort = open_session(data, path, threads, provider)
-        self._threads = threads
-        self._opened = (data, path, provider)
+        # The bytes are kept only where they are read again.
+        self._again = (data, path) if threads > 1 and provider == "cpu" else None
 
     @functools.cached_property
     def one_thread(self) -> Session:
@@ -51,10 +51,7 @@ class Session:
         Threads that share each layer of one run wait for each other; runs side by side, each with
         a thread of its own, do not. It is opened when it is needed.
         """
-        data, path, provider = self._opened
-        if self._threads == 1 or provider != "cpu":
-            return self
-        return Session(data, path, 1, provider)
+        return self if self._again is None else Session(*self._again, threads=1)
 
 
 def open_session(

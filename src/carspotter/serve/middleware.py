@@ -270,8 +270,8 @@ def _check_name(scope: Scope, names: Collection[str] | None) -> None:
         raise ProblemError(
             421,
             "wrong_host",
-            "this service listens for its own machine alone, not by the name that was asked for; "
-            "the operator can add it by --allow-host",
+            "this service does not go by the name that was asked for; the operator can add it by "
+            "--allow-host",
         )
 
 

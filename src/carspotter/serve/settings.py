@@ -41,8 +41,8 @@ class Settings:
         api_key: what clients must show; None: nothing.
         rate: requests to /v1 of one client, "60/minute" say; None: any.
         origins: pages of other hosts that may use the API from a browser.
-        hosts: names under which clients may ask, beside those of this machine, where `host` is
-            this machine's own address; elsewhere, if there are any, these alone.
+        hosts: names under which clients may ask, beside localhost. If there are none, clients may
+            ask by any name, unless `host` is this machine's own address.
         trusted_proxies: addresses whose X-Forwarded-For is believed, with commas; None: of nobody.
         allow_teaching: whether clients may change the garage.
         log_level: what is logged at least: debug, info, warning or error.
@@ -114,10 +114,10 @@ class Settings:
     @property
     def names(self) -> frozenset[str] | None:
         """Names and addresses, lower case, under which clients may ask; None: any."""
-        given = {name.lower() for name in self.hosts}
-        if self.host in _OWN or self.host.startswith("127."):
-            return frozenset({*_OWN, self.host, *given})
-        return frozenset(given) or None
+        if self.hosts or self.host in _OWN or self.host.startswith("127."):
+            # localhost always: health checks ask by it, and no foreign page can have that name.
+            return frozenset({*_OWN, self.host, *(name.lower() for name in self.hosts)})
+        return None
 
     @property
     def runners(self) -> int:
