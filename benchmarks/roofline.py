@@ -160,7 +160,7 @@ def of_reading(file: Path, megapixels: Sequence[float], rounds: int) -> list[dic
                     image.load()
 
             def in_full(photo: Path = photo) -> object:
-                return read_reduced(photo, None).pixels
+                return np.asarray(read_reduced(photo, None).image)
 
             def read(photo: Path = photo) -> object:
                 return read_views(photo, card, box=None, detector=None)

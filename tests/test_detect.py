@@ -54,10 +54,10 @@ def spotter(model: Path, file: Path) -> Spotter:
 
 
 def test_boxes_are_in_pixels_of_the_photo_the_largest_first(file: Path) -> None:
-    found = Localiser(file, threads=1).find(np.asarray(scene()))
+    found = Localiser(file, threads=1).find(scene())
     assert [v.box for v in found] == [scaled(LARGE), scaled(SMALL)]
     assert found[0].score < found[1].score < 0.9
-    wide = np.full((32, 400, 3), 255, np.uint8)
+    wide = Image.new("RGB", (400, 32), "white")
     assert [v.box for v in Localiser(file, threads=1).find(wide)] == [
         (160, 8, 360, 28),
         (20, 4, 100, 12),
@@ -67,7 +67,7 @@ def test_boxes_are_in_pixels_of_the_photo_the_largest_first(file: Path) -> None:
 def test_boxes_end_where_the_photo_ends(tmp_path: Path) -> None:
     boxes = [(-5, -5, 20, 16), (50, 50, 60, 60)]  # the second lies outside
     file = tiny_detectors.localiser(tmp_path / "l.onnx", boxes, [0.9, 0.9])
-    (only,) = Localiser(file, threads=1).find(np.full((32, 40, 3), 255, np.uint8))
+    (only,) = Localiser(file, threads=1).find(Image.new("RGB", (40, 32), "white"))
     assert only.box == (0, 0, 20, 16)
 
 
@@ -168,15 +168,15 @@ def yolo_file(folder: Path, form: str, names: str | None = NAMES) -> Path:
 def test_each_form_gives_the_same_vehicles(tmp_path: Path, form: str) -> None:
     detector = load_detector(yolo_file(tmp_path, form), threads=1)
     assert isinstance(detector, YoloDetector)
-    found = detector.find(np.full((YOLO_SIDE, YOLO_SIDE, 3), 255, np.uint8))
+    found = detector.find(Image.new("RGB", (YOLO_SIDE, YOLO_SIDE), "white"))
     # The truck and one of the two cars in one place: no person, and nothing unlikely.
     assert [v.box for v in found] == [(32, 16, 60, 48), (9, 20, 29, 36)]
     assert [v.score for v in found] == pytest.approx([0.8, 0.9])
     # On a photo twice as wide as high there are grey bars above and below.
-    wide = detector.find(np.full((64, 128, 3), 255, np.uint8))
+    wide = detector.find(Image.new("RGB", (128, 64), "white"))
     assert wide[0].box == (64, 0, 120, 64)
     assert wide[1].box == (18, 8, 58, 40)
-    assert detector.find(np.zeros((64, 64, 3), np.uint8)) == ()
+    assert detector.find(Image.new("RGB", (64, 64))) == ()
 
 
 def test_a_foreign_detector_in_recognition(model: Path, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_files_that_are_no_detector(tmp_path: Path, model: Path, file: Path) -> 
     ):
         path = yolo_file(tmp_path, form, names)
         with pytest.raises(ModelFileError, match=name):
-            load_detector(path, threads=1).find(np.zeros((64, 64, 3), np.uint8))
+            load_detector(path, threads=1).find(Image.new("RGB", (64, 64)))
     newer = json.dumps({"format_version": 99, "kind": "localiser"})
     path = tiny_detectors.localiser(tmp_path / "newer.onnx", BOXES, SCORES, card_text=newer)
     assert "format 99" in refusal(path)

@@ -199,11 +199,11 @@ def test_the_file_answers_as_the_checkpoint(trained: Trained) -> None:
     assert localiser.card.accuracy == trained.said["accuracy"]
     assert 0 < localiser.card.threshold < 1
     for seed in range(50, 56):
-        pixels = np.asarray(street(seed)[0].resize((160, 128)))
+        photo = street(seed)[0].resize((160, 128))
         with torch.inference_mode():
-            tensor = torch.tensor(pixels).permute(2, 0, 1)[None].float()
+            tensor = torch.tensor(np.asarray(photo)).permute(2, 0, 1)[None].float()
             boxes, scores = network.vehicles(network(tensor))
-        found, sure = localiser.boxes(pixels)
+        found, sure = localiser.boxes(photo)
         assert np.allclose(sure[:5], scores[:5], atol=1e-4)
         assert np.allclose(found[:5], boxes[:5], atol=0.1)
 

@@ -28,10 +28,10 @@ def test_a_jpeg_is_decoded_at_the_part_that_keeps_the_detail(large: Image.Image)
     for share, part in ((1.0, 1), (0.51, 1), (0.49, 2), (0.3, 2), (0.2, 4), (0.12, 8), (0.01, 8)):
         found = read_reduced(data, lambda w, h, share=share: share)
         assert found.size == WIDE
-        assert found.shown == (-(-WIDE[0] // part), -(-WIDE[1] // part)), share
-        assert min(found.shown[0] / WIDE[0], found.shown[1] / WIDE[1]) >= min(share, 1) - 1e-9 or (
-            part == 8
-        )
+        assert found.image.size == (-(-WIDE[0] // part), -(-WIDE[1] // part)), share
+        assert min(found.image.size[0] / WIDE[0], found.image.size[1] / WIDE[1]) >= min(
+            share, 1
+        ) - 1e-9 or (part == 8)
 
 
 def test_the_detail_is_asked_for_by_the_size_of_the_photo(large: Image.Image) -> None:
@@ -48,12 +48,12 @@ def test_the_detail_is_asked_for_by_the_size_of_the_photo(large: Image.Image) ->
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
 def test_other_formats_are_decoded_in_full(large: Image.Image, form: str) -> None:
     found = read_reduced(encoded(large, form), lambda w, h: 0.1)
-    assert found.shown == found.size == WIDE
+    assert found.image.size == found.size == WIDE
 
 
 def test_an_image_of_the_callers_is_left_as_it_is(large: Image.Image) -> None:
     opened = Image.open(io.BytesIO(encoded(large, "JPEG")))
-    assert read_reduced(opened, lambda w, h: 0.1).shown == WIDE
+    assert read_reduced(opened, lambda w, h: 0.1).image.size == WIDE
     assert opened.size == WIDE
 
 
@@ -64,7 +64,7 @@ def test_reduced_photos_are_upright(large: Image.Image, orientation: int) -> Non
     data = encoded(large, "JPEG", exif=exif, quality=95)
     whole, part = read_photo(data), read_reduced(data, lambda w, h: 0.25)
     assert part.size == (whole.shape[1], whole.shape[0])
-    difference = to_input(part.pixels, 64).astype(int) - to_input(whole, 64)
+    difference = to_input(part.image, 64).astype(int) - to_input(whole, 64)
     assert abs(difference).mean() < 2
 
 

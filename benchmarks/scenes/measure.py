@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torchvision.ops import box_iou
 
 from benchmarks.scenes.material import CarsToName, Composed, pixels_of
@@ -111,8 +112,8 @@ def streets(localiser: Localiser, file: Path) -> dict[str, Any]:
     pixels = decoded_pictures([frame.picture for frame in frames], Crop(), 4320)
     truth, found, ignored = [], [], []
     for number, place in enumerate(pixels.kept):
-        frame, picture = frames[place], pixels[number]
-        least = LEAST_WIDTH * picture.shape[1] / WIDEST
+        frame, picture = frames[place], Image.fromarray(pixels[number])
+        least = LEAST_WIDTH * picture.width / WIDEST
         seen = large_enough(frame.vehicles, Found(*localiser.boxes(picture)), least, _width)
         truth.append(seen.truth)
         found.append(seen.found)

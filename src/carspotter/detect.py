@@ -61,8 +61,8 @@ class Detector(Protocol):
         """The same with one thread to a run, for runs side by side."""
         ...
 
-    def find(self, pixels: Pixels) -> tuple[Vehicle, ...]:
-        """The vehicles on a photo (H, W, 3) uint8 RGB, the largest first."""
+    def find(self, photo: Image.Image) -> tuple[Vehicle, ...]:
+        """The vehicles on a photo, RGB, the largest first."""
         ...
 
 
@@ -94,19 +94,19 @@ class Localiser:
         other._opened = self._opened.one_thread
         return other
 
-    def find(self, pixels: Pixels) -> tuple[Vehicle, ...]:
-        """The vehicles on a photo (H, W, 3) uint8 RGB, the largest first."""
-        boxes, scores = self.boxes(pixels)
+    def find(self, photo: Image.Image) -> tuple[Vehicle, ...]:
+        """The vehicles on a photo, RGB, the largest first."""
+        boxes, scores = self.boxes(photo)
         kept = scores >= self.card.threshold
-        return _vehicles(boxes[kept], scores[kept], pixels)
+        return _vehicles(boxes[kept], scores[kept], photo.size)
 
-    def boxes(self, pixels: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def boxes(self, photo: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (n, 4) in pixels of the photo and scores (n,), however unlikely, best first."""
         width, height = self.card.input_size
         boxes, scores = self._opened.ort.run(
-            ["boxes", "scores"], {"pixels": to_input(pixels, (width, height))}
+            ["boxes", "scores"], {"pixels": to_input(photo, (width, height))}
         )
-        scale = np.array([pixels.shape[1] / width, pixels.shape[0] / height], np.float32)
+        scale = np.array([photo.width / width, photo.height / height], np.float32)
         return boxes * np.tile(scale, 2), scores
 
 
@@ -151,23 +151,24 @@ class YoloDetector:
         other._opened = self._opened.one_thread
         return other
 
-    def find(self, pixels: Pixels) -> tuple[Vehicle, ...]:
-        """The vehicles on a photo (H, W, 3) uint8 RGB, the largest first."""
-        batch, scale, corner = self._letterbox(pixels)
+    def find(self, photo: Image.Image) -> tuple[Vehicle, ...]:
+        """The vehicles on a photo, RGB, the largest first."""
+        batch, scale, corner = self._letterbox(photo)
         found = self._opened.ort.run(None, {self._input: batch})[0][0]
         boxes, scores = self._read(np.asarray(found, np.float32))
         boxes = (boxes - np.tile(corner, 2)) / scale
-        return _vehicles(boxes, scores, pixels)
+        return _vehicles(boxes, scores, photo.size)
 
-    def _letterbox(self, pixels: Pixels) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
+    def _letterbox(
+        self, photo: Image.Image
+    ) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
         """The photo on a grey ground, its scale there, and its left top corner."""
         width, height = self._size
-        scale = min(width / pixels.shape[1], height / pixels.shape[0])
-        w, h = (max(1, round(side * scale)) for side in (pixels.shape[1], pixels.shape[0]))
+        scale = min(width / photo.width, height / photo.height)
+        w, h = (max(1, round(side * scale)) for side in photo.size)
         ground = Image.new("RGB", (width, height), (_GREY, _GREY, _GREY))
         corner = ((width - w) // 2, (height - h) // 2)
-        scaled = Image.fromarray(pixels).resize((w, h), Image.Resampling.BILINEAR)
-        ground.paste(scaled, corner)
+        ground.paste(photo.resize((w, h), Image.Resampling.BILINEAR), corner)
         batch = np.asarray(ground, np.float32).transpose(2, 0, 1)[None] / 255
         return np.ascontiguousarray(batch), scale, np.array(corner, np.float32)
 
@@ -224,19 +225,18 @@ def load_detector(file: str | os.PathLike[str], *, threads: int, provider: str =
     return kind(path, threads=threads, provider=provider)
 
 
-def cars(detector: Detector, pixels: Pixels) -> list[tuple[Box, Box]]:
-    """Each vehicle on a photo (H, W, 3) uint8 RGB: its box, and the box with the margin.
+def cars(detector: Detector, photo: Image.Image) -> list[tuple[Box, Box]]:
+    """Each vehicle on a photo, RGB: its box, and the box with the margin.
 
     The largest comes first: it is the main car.
     """
-    height, width = pixels.shape[:2]
-    found = [vehicle.box for vehicle in detector.find(pixels)]
-    return [(box, with_margin(box, width, height)) for box in found]
+    found = [vehicle.box for vehicle in detector.find(photo)]
+    return [(box, with_margin(box, *photo.size)) for box in found]
 
 
 def main_view(detector: Detector, pixels: Pixels) -> Pixels:
-    """The main car's part of a photo; the whole photo where no vehicle is found."""
-    found = cars(detector, pixels)
+    """The main car's part of a photo (H, W, 3) uint8 RGB; all of it where no vehicle is found."""
+    found = cars(detector, Image.fromarray(pixels))
     return crop_to_box(pixels, found[0][1]) if found else pixels
 
 
@@ -266,14 +266,16 @@ def without_doubles(
 
 
 def _vehicles(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], pixels: Pixels
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], size: tuple[int, int]
 ) -> tuple[Vehicle, ...]:
-    """Boxes (n, 4) in pixels as vehicles, the largest first; those without a pixel are dropped."""
-    height, width = pixels.shape[:2]
+    """Boxes (n, 4) in pixels as vehicles, the largest first; those without a pixel are dropped.
+
+    `size` is the photo's width and height.
+    """
     found = []
     for corners, score in zip(np.rint(boxes).astype(int), scores, strict=True):
         left, top, right, bottom = (int(side) for side in corners)
-        box = clip_box((left, top, right, bottom), width, height)
+        box = clip_box((left, top, right, bottom), *size)
         if box is not None:
             found.append(Vehicle(box, float(score)))
     found.sort(key=lambda v: (v.box[0] - v.box[2]) * (v.box[3] - v.box[1]))

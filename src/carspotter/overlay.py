@@ -56,14 +56,13 @@ class Tag(NamedTuple):
     lines: tuple[str, ...]
 
 
-def drawable(pixels: Pixels) -> Image.Image:
-    """A photo (H, W, 3) uint8 RGB in a size to draw on, between `SHORTEST` and `LONGEST`."""
-    height, width = pixels.shape[:2]
+def drawable(photo: Image.Image) -> Image.Image:
+    """A copy of a photo in a size to draw on, between `SHORTEST` and `LONGEST`."""
+    width, height = photo.size
     long = max(height, width)
     scale = min(max(long, SHORTEST), LONGEST) / long
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    image = Image.fromarray(pixels)
-    return image.copy() if scale == 1 else image.resize(size, Image.Resampling.BICUBIC)
+    return photo.copy() if scale == 1 else photo.resize(size, Image.Resampling.BICUBIC)
 
 
 def scaled(box: Box, scale: tuple[float, float]) -> Box:

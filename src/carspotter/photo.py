@@ -53,17 +53,13 @@ class Photo(NamedTuple):
     """A photo that was perhaps decoded at a part of its size.
 
     Attributes:
-        pixels: (h, w, 3) uint8 RGB, upright.
+        image: upright, RGB. Pillow's own image and not an array, for which each pixel would be
+            copied, with Python's lock held, and once more to scale it.
         size: width and height of the upright photo itself, in pixels.
     """
 
-    pixels: Pixels
+    image: Image.Image
     size: tuple[int, int]
-
-    @property
-    def shown(self) -> tuple[int, int]:
-        """Width and height of `pixels`."""
-        return self.pixels.shape[1], self.pixels.shape[0]
 
 
 def read_photo(
@@ -87,7 +83,9 @@ def read_photo(
         PhotoError: the photo is missing, unreadable, empty, no image, broken, too large or small.
         TypeError: the source is of none of these kinds.
     """
-    return read_reduced(source, None, name=name, max_pixels=max_pixels).pixels
+    if isinstance(source, np.ndarray):
+        return _checked_array(source, name or photo_name(source), max_pixels)
+    return np.asarray(read_reduced(source, None, name=name, max_pixels=max_pixels).image)
 
 
 def read_reduced(
@@ -117,7 +115,7 @@ def read_reduced(
     name = name if name is not None else photo_name(source)
     if isinstance(source, np.ndarray):
         array = _checked_array(source, name, max_pixels)
-        return Photo(array, (array.shape[1], array.shape[0]))
+        return Photo(Image.fromarray(array), (array.shape[1], array.shape[0]))
     if isinstance(source, Image.Image):
         # An image of the caller's is left as it is.
         return _photo(source, name, max_pixels, None, is_ours=False)
@@ -218,12 +216,12 @@ def _photo(
             ImageOps.exif_transpose(image, in_place=True)  # saves a copy of those that are upright
         else:
             image = ImageOps.exif_transpose(image)
-        pixels = np.asarray(_to_rgb(image))
+        image = _to_rgb(image)
     except (MemoryError, Image.DecompressionBombError):
         raise _too_large(name, f"{width}x{height}, ", max_pixels) from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise _broken(name, error) from error
-    return Photo(pixels, (height, width) if turned else (width, height))
+    return Photo(image, (height, width) if turned else (width, height))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -17,13 +17,15 @@ ResizeMode: TypeAlias = Literal["squash"]
 """`squash`: the whole picture is brought to the input's size, its aspect ratio not kept."""
 
 
-def to_input(pixels: Pixels, size: int | tuple[int, int], resize: ResizeMode = "squash") -> Pixels:
+def to_input(
+    picture: Pixels | Image.Image, size: int | tuple[int, int], resize: ResizeMode = "squash"
+) -> Pixels:
     """Bring a picture to the model's input size.
 
     Bilinear with antialiasing, as the pictures are scaled in training.
 
     Args:
-        pixels: (H, W, 3) uint8 RGB.
+        picture: (H, W, 3) uint8 RGB, or such an image.
         size: side of the square input, or width and height, in pixels.
         resize: how the aspect ratio is treated.
 
@@ -35,11 +37,12 @@ def to_input(pixels: Pixels, size: int | tuple[int, int], resize: ResizeMode = "
     """
     if resize != "squash":
         raise ValueError(f"unknown resize mode {resize!r}")
-    width, height = (size, size) if isinstance(size, int) else size
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    image = Image.fromarray(pixels)
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    wanted = (size, size) if isinstance(size, int) else size
+    if isinstance(picture, np.ndarray):
+        if picture.shape[1::-1] == wanted:
+            return picture
+        picture = Image.fromarray(picture)
+    return np.asarray(picture.resize(wanted, Image.Resampling.BILINEAR))
 
 
 def crop_to_box(pixels: Pixels, box: Box, margin: int = 0) -> Pixels:
@@ -72,14 +75,15 @@ def clip_box(box: Box, width: int, height: int) -> Box | None:
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def part_of(photo: Photo, region: Box) -> Pixels:
-    """What a photo shows of a region, (h, w, 3) uint8 RGB, in as many pixels as were decoded.
+def part_of(photo: Photo, region: Box) -> Image.Image:
+    """What a photo shows of a region, RGB, in as many pixels as were decoded.
 
     Args:
         photo: perhaps decoded at a part of its size.
         region: in pixels of the upright photo, within it.
     """
-    return crop_to_box(photo.pixels, scaled_box(region, photo.size, photo.shown))
+    box = scaled_box(region, photo.size, photo.image.size)
+    return photo.image if box == (0, 0, *photo.image.size) else photo.image.crop(box)
 
 
 def scaled_box(box: Box, old: tuple[int, int], new: tuple[int, int]) -> Box:

@@ -358,7 +358,7 @@ class Spotter:
         """
         _check(1, box, crop)
         read, (first, *_) = self._read(photo, box, crop, name)
-        return part_of(read, first.region) if first.is_car else None
+        return np.asarray(part_of(read, first.region)) if first.is_car else None
 
     @property
     def _one_thread(self) -> Spotter:
@@ -408,7 +408,7 @@ class Spotter:
 
     def _drawable(self, photo: PhotoSource, box: Box | None, crop: CropMode) -> Drawable:
         read, views = self._read(photo, box, crop, draws=True)
-        return Drawable(views, drawable(read.pixels), read.size)
+        return Drawable(views, drawable(read.image), read.size)
 
     def _read(
         self,

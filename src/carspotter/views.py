@@ -142,9 +142,10 @@ def read_views(
         return read, [view(inside, inside)]
     if detector is None:
         return read, [view(None, whole)]
+    shown = read.image.size
     found = [
-        view(scaled_box(car, read.shown, read.size), scaled_box(region, read.shown, read.size))
-        for car, region in cars(detector, read.pixels)
+        view(scaled_box(car, shown, read.size), scaled_box(region, shown, read.size))
+        for car, region in cars(detector, read.image)
     ]
     return read, found or [view(None, whole, is_car=False)]
 

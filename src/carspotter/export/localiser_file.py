@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from carspotter import __version__
@@ -103,7 +104,9 @@ def export_localiser(
         file.write_bytes(content)
         localiser = Localiser(file, threads=torch.get_num_threads())
         with counting("exported file") as count:
-            found = [localiser.boxes(scene.pixels) for scene in _counted(scenes, count)]
+            found = [
+                localiser.boxes(Image.fromarray(scene.pixels)) for scene in _counted(scenes, count)
+            ]
     parity = _compare(expected, [Found(*one) for one in found], setting.threshold)
     if parity.agreement < LEAST_AGREEMENT:
         raise ExportError(

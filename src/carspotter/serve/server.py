@@ -90,7 +90,9 @@ def _check_files(settings: Settings) -> None:
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        found = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        found = socket.create_server(
+            (settings.host, settings.port), family=family, backlog=_BACKLOG
+        )
     except OSError as error:
         place = f"{settings.host}:{settings.port}"
         number = error.errno or 0  # below zero where the host is unknown
