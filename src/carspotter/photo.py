@@ -135,6 +135,8 @@ def read_reduced(
         raise _too_large(name, "", max_pixels) from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise _broken(name, error) from error
+    # Pillow hands its decoders 64 KiB at a time otherwise, and waits for Python's lock each time.
+    image.decodermaxblock = len(data)
     with image:
         return _photo(image, name, max_pixels, detail)
 

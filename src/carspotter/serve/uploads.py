@@ -154,11 +154,9 @@ async def _read(
             parts.write(chunk)
         parts.close()
     elif _is_raw(request):
-        whole = bytearray()
-        async for chunk in body:
-            whole += chunk
+        whole = b"".join([chunk async for chunk in body])
         if whole:
-            upload.photos.append(Photo(bytes(whole), "photo"))
+            upload.photos.append(Photo(whole, "photo"))
     else:
         raise _unsupported(request.headers["content-type"][:80])
     if not upload.photos:
