@@ -248,6 +248,7 @@ def test_unknown_addresses_and_methods_are_problems_too(client: httpx2.Client) -
     answer = client.get("/v1/identify")
     assert (answer.status_code, problem(answer)["code"]) == (405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
+    assert client.options("/v1/cars").headers["allow"] == "GET, POST"
 
 
 def test_ids_of_requests_are_kept_where_they_are_sane(client: httpx2.Client) -> None:

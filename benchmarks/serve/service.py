@@ -25,11 +25,13 @@ class Service:
         host: where it listens.
         port: where it listens.
         process: the command's.
+        log: its stderr.
     """
 
     host: str
     port: int
     process: subprocess.Popen[bytes]
+    log: Path
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer."""
@@ -40,6 +42,10 @@ class Service:
                 if "spawn_main" in " ".join(child.cmdline()):
                     found.append(child)
         return found or [parent]
+
+    def starts(self) -> int:
+        """How many workers have begun to serve since it was started."""
+        return self.log.read_text().count("Application startup complete")
 
     def memory(self) -> float:
         """MiB that the workers hold together (resident)."""
@@ -76,7 +82,7 @@ def running(
         parts = urlsplit(found[0])
         assert parts.hostname is not None
         assert parts.port is not None
-        service = Service(parts.hostname, parts.port, process)
+        service = Service(parts.hostname, parts.port, process, log)
         deadline = time.monotonic() + 60
         while not service.is_ready():
             if time.monotonic() > deadline:

@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from carspotter import __version__
 from carspotter.serve.cars import car_routes
@@ -24,7 +25,7 @@ from carspotter.serve.engine import Engine
 from carspotter.serve.files import file_routes
 from carspotter.serve.health import health_routes, metrics_routes
 from carspotter.serve.metrics import Metrics
-from carspotter.serve.middleware import GONE, EarlyAnswers, Guard, Observed
+from carspotter.serve.middleware import GONE, METHODS, EarlyAnswers, Guard, Observed
 from carspotter.serve.photos import photo_routes
 from carspotter.serve.problems import GoneError, ProblemError
 from carspotter.serve.schemas import Problem, problem_responses
@@ -113,8 +114,22 @@ async def _on_http(request: Request, error: Exception) -> Response:
     """What the framework refuses: unknown addresses and methods."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
-    problem = ProblemError(error.status_code, code, str(error.detail), headers=error.headers)
-    return problem.response(request.scope)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return ProblemError(error.status_code, code, str(error.detail), headers=headers).response(
+        request.scope
+    )
+
+
+def _allowed(request: Request) -> str:
+    """The methods of an address: the framework names those of its first route alone."""
+    return ", ".join(
+        method
+        for method in METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    )
 
 
 async def _on_parameter(request: Request, error: Exception) -> Response:

@@ -57,7 +57,9 @@ LINGER_BYTES = 16 << 20
 """How much of it is read."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+"""What an address may allow, and what metrics tell apart."""
+
 _OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 GONE = 499
 """The status in the log where the client went away before its answer."""
@@ -127,7 +129,7 @@ class Observed:
     def _done(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         # Without labels of the client's making: each would cost memory for ever.
         path = getattr(scope.get("route"), "path", "other")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         self.metrics.requests.labels(method, path, str(status)).inc()
         self.metrics.seconds.labels(path).observe(seconds)
         said = note(scope)
