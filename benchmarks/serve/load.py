@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from benchmarks.serve.client import Client, Outcome, quantile, request_of
 from benchmarks.serve.service import Service, running
 
@@ -53,7 +55,7 @@ def measure(
     for _ in range(rounds):
         plain.append(_identify_many(photos, model))
         with running(flags, log=work / "load.log") as service:
-            served.append(asyncio.run(_closed(service, requests, clients)))
+            served.append(uvloop.run(_closed(service, requests, clients)))
     capacity = quantile(served, 0.5)
     report: dict[str, Any] = {
         "photos": len(photos),
@@ -63,7 +65,7 @@ def measure(
     }
     with running(flags, log=work / "load.log") as service:
         for name, factor in (("half", 0.5), ("four_times", 4.0)):
-            outcomes = asyncio.run(_open(service, requests, factor * capacity, seconds, seed))
+            outcomes = uvloop.run(_open(service, requests, factor * capacity, seconds, seed))
             report[name] = _summary(outcomes, factor * capacity)
         report["ready_afterwards"] = service.is_ready()
         report["memory_mib"] = round(service.memory(), 1)
