@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from carspotter.card import Card
 from carspotter.decide import Decider
 from carspotter.detect import Detector, cars
 from carspotter.errors import PhotoError, UsageError
-from carspotter.photo import MAX_PIXELS, Photo, photo_name, read_reduced
+from carspotter.photo import MAX_PIXELS, Photo, photo_bytes, photo_name, read_reduced
 from carspotter.preprocess import Box, clip_box, part_of, scaled_box, to_input
 from carspotter.results import Car, Identification, LabelSet, ModelInfo
 
@@ -25,8 +26,11 @@ _OVERSAMPLING = 2
 """So many pixels of a photo, at least, for each pixel of the input's side: what a JPEG's decoder
 does to finer detail is then averaged away when the input is made."""
 
-_SEARCHED_SIDE = 1024
-"""Short side, in pixels, of photos in which cars are looked for, or which are drawn on."""
+_SEARCHED_SIDE = 512
+"""Short side, in pixels, of photos in which cars are looked for."""
+
+_DRAWN_SIDE = 1024
+"""Short side, in pixels, of photos that are drawn on."""
 
 
 class View(NamedTuple):
@@ -119,35 +123,54 @@ def read_views(
         PhotoError: the photo cannot be used, or the box lies outside of it.
     """
     name = name or photo_name(photo)
-    searched = draws or (detector is not None and box is None)
+    if box is None and detector is not None:
+        return _searched(photo, card, detector, name, max_pixels, draws)
 
     def detail(width: int, height: int) -> float:
         inner = min(width, height) if box is None else min(box[2] - box[0], box[3] - box[1])
         share = _OVERSAMPLING * card.input_size / inner
-        return max(share, _SEARCHED_SIDE / min(width, height)) if searched else share
+        return max(share, _DRAWN_SIDE / min(width, height)) if draws else share
 
     read = read_reduced(photo, detail, name=name, max_pixels=max_pixels)
     width, height = read.size
+    if box is None:
+        whole = (0, 0, width, height)
+        return read, [_view(read, card, None, whole)]
+    inside = clip_box(box, width, height)
+    if inside is None:
+        raise PhotoError("box_outside", f"{name}: the box lies outside of it")
+    return read, [_view(read, card, inside, inside)]
 
-    def view(box: Box | None, region: Box, is_car: bool = True) -> View:
-        return View(
-            to_input(part_of(read, region), card.input_size, card.resize), box, region, is_car
-        )
 
-    whole = (0, 0, width, height)
-    if box is not None:
-        inside = clip_box(box, width, height)
-        if inside is None:
-            raise PhotoError("box_outside", f"{name}: the box lies outside of it")
-        return read, [view(inside, inside)]
-    if detector is None:
-        return read, [view(None, whole)]
+def _searched(
+    photo: PhotoSource, card: Card, detector: Detector, name: str, max_pixels: int, draws: bool
+) -> tuple[Photo, list[View]]:
+    """The views of the cars that are found; that of the whole photo where there is none.
+
+    A large JPEG file is searched at a part of its size, and decoded once more where a car on it is
+    so small that its view needs more.
+    """
+    if not isinstance(photo, (np.ndarray, Image.Image)):
+        photo = photo_bytes(photo, name)
+    side = _DRAWN_SIDE if draws else _SEARCHED_SIDE
+    read = read_reduced(photo, lambda w, h: side / min(w, h), name=name, max_pixels=max_pixels)
     shown = read.image.size
     found = [
-        view(scaled_box(car, shown, read.size), scaled_box(region, shown, read.size))
+        (scaled_box(car, shown, read.size), scaled_box(region, shown, read.size))
         for car, region in cars(detector, read.image)
     ]
-    return read, found or [view(None, whole, is_car=False)]
+    if not found:
+        return read, [_view(read, card, None, (0, 0, *read.size), is_car=False)]
+    inner = min(min(x2 - x1, y2 - y1) for _, (x1, y1, x2, y2) in found)
+    share = card.input_size / inner
+    if shown != read.size and share > shown[0] / read.size[0]:
+        read = read_reduced(photo, lambda w, h: share, name=name, max_pixels=max_pixels)
+    return read, [_view(read, card, car, region) for car, region in found]
+
+
+def _view(read: Photo, card: Card, box: Box | None, region: Box, is_car: bool = True) -> View:
+    pixels = to_input(part_of(read, region), card.input_size, card.resize)
+    return View(pixels, box, region, is_car)
 
 
 def inputs(views: Sequence[View], size: int) -> Iterator[Pixels]:
