@@ -15,7 +15,9 @@ import carspotter
 from benchmarks.scenes import measure
 from benchmarks.scenes.material import cars_to_name, compose, unseen_backgrounds
 from carspotter.detect import Localiser, load_detector
+from carspotter.errors import UsageError
 from carspotter.files import write_text
+from carspotter.loading import detector_file
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -25,8 +27,8 @@ def scenes(
     data: Annotated[Path, typer.Option(help="The data set of the cars.")],
     backgrounds: Annotated[Path, typer.Option(help="A parquet file of pictures without a car.")],
     frames: Annotated[Path, typer.Option(help="A parquet file of street frames with boxes.")],
-    detector: Annotated[Path, typer.Option(help="A localiser's file.")],
     model: Annotated[str | None, typer.Option(help="A classifier; default: the embedded.")] = None,
+    detector: Annotated[str, typer.Option(help="A detector's file.")] = "embedded",
     every: Annotated[int, typer.Option(min=1, help="Take each n-th test picture.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Draws the composed scenes.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for scenes.json and curve.png.")] = None,
@@ -34,16 +36,19 @@ def scenes(
     """Measure recognition on whole scenes, beside neat crops.
 
     Example: python -m benchmarks.scenes --data stanford-cars --backgrounds
-    not-cars/pictures.parquet --frames scenes/frames.parquet --detector localiser.onnx --out report
+    not-cars/pictures.parquet --frames scenes/frames.parquet --out report
     """
     spotter = carspotter.load(model, detector=detector)
     cars, grounds = cars_to_name(data, every), unseen_backgrounds(backgrounds)
     composed = list(compose(cars, grounds, seed))
-    localiser = load_detector(detector, threads=1)
+    file = detector_file(detector, is_shipped=True)
+    if file is None:
+        raise UsageError("--detector none: what looks for cars is measured here")
+    localiser = load_detector(file, threads=1)
     photos = [_jpeg(scene.pixels) for scene in composed[:20]]
     found: dict[str, Any] = {
         "model": spotter.info.to_dict(),
-        "detector": detector.name,
+        "detector": Path(file).name,
         "every": every,
         "seed": seed,
         "crops": measure.crops(spotter, cars),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,11 +27,8 @@ _OVERSAMPLING = 2
 """So many pixels of a photo, at least, for each pixel of the input's side: what a JPEG's decoder
 does to finer detail is then averaged away when the input is made."""
 
-_SEARCHED_SIDE = 512
-"""Short side, in pixels, of photos in which cars are looked for."""
-
-_DRAWN_SIDE = 1024
-"""Short side, in pixels, of photos that are drawn on."""
+_SEARCHED_SIDE = 1024
+"""Short side, in pixels, of photos in which cars are looked for, or which are drawn on."""
 
 
 class View(NamedTuple):
@@ -124,12 +122,12 @@ def read_views(
     """
     name = name or photo_name(photo)
     if box is None and detector is not None:
-        return _searched(photo, card, detector, name, max_pixels, draws)
+        return _searched(photo, card, detector, name, max_pixels)
 
     def detail(width: int, height: int) -> float:
         inner = min(width, height) if box is None else min(box[2] - box[0], box[3] - box[1])
         share = _OVERSAMPLING * card.input_size / inner
-        return max(share, _DRAWN_SIDE / min(width, height)) if draws else share
+        return max(share, _SEARCHED_SIDE / min(width, height)) if draws else share
 
     read = read_reduced(photo, detail, name=name, max_pixels=max_pixels)
     width, height = read.size
@@ -143,7 +141,7 @@ def read_views(
 
 
 def _searched(
-    photo: PhotoSource, card: Card, detector: Detector, name: str, max_pixels: int, draws: bool
+    photo: PhotoSource, card: Card, detector: Detector, name: str, max_pixels: int
 ) -> tuple[Photo, list[View]]:
     """The views of the cars that are found; that of the whole photo where there is none.
 
@@ -152,8 +150,11 @@ def _searched(
     """
     if not isinstance(photo, (np.ndarray, Image.Image)):
         photo = photo_bytes(photo, name)
-    side = _DRAWN_SIDE if draws else _SEARCHED_SIDE
-    read = read_reduced(photo, lambda w, h: side / min(w, h), name=name, max_pixels=max_pixels)
+
+    def detail(width: int, height: int) -> float:
+        return _SEARCHED_SIDE / min(width, height)
+
+    read = read_reduced(photo, detail, name=name, max_pixels=max_pixels)
     shown = read.image.size
     found = [
         (scaled_box(car, shown, read.size), scaled_box(region, shown, read.size))
@@ -161,8 +162,8 @@ def _searched(
     ]
     if not found:
         return read, [_view(read, card, None, (0, 0, *read.size), is_car=False)]
-    inner = min(min(x2 - x1, y2 - y1) for _, (x1, y1, x2, y2) in found)
-    share = card.input_size / inner
+    smallest = min(math.sqrt((x2 - x1) * (y2 - y1)) for _, (x1, y1, x2, y2) in found)
+    share = card.input_size / smallest
     if shown != read.size and share > shown[0] / read.size[0]:
         read = read_reduced(photo, lambda w, h: share, name=name, max_pixels=max_pixels)
     return read, [_view(read, card, car, region) for car, region in found]
