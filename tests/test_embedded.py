@@ -14,7 +14,7 @@ from PIL import Image
 
 import carspotter as package
 from carspotter.data import PictureReader, open_data_set
-from carspotter.loading import DEFAULT_MODEL, shipped_models
+from carspotter.loading import DEFAULT_MODEL, shipped_localiser, shipped_models
 from carspotter.names import stanford_names
 from carspotter.spotter import Spotter
 
@@ -31,6 +31,9 @@ def test_it_knows_the_stanford_cars(spotter: Spotter) -> None:
 
 def test_it_is_small_enough_to_ship() -> None:
     assert all(file.stat().st_size <= 16e6 for file in shipped_models().values())
+    localiser = shipped_localiser()
+    assert localiser is not None
+    assert localiser.stat().st_size <= 3e6
 
 
 def test_readme_states_what_was_measured(spotter: Spotter) -> None:
@@ -84,6 +87,22 @@ def test_accuracy_on_real_photos(spotter: Spotter, stanford: Path) -> None:
     assert kept / answered >= 0.95
 
 
+def test_cars_are_found_before_they_are_named(spotter: Spotter, stanford: Path) -> None:
+    """A car of a third of the picture's width, on a plain ground: named as the crop by itself."""
+    reader, found, same = PictureReader(), [], []
+    for picture in open_data_set(stanford).split("test")[3::200]:
+        crop = Image.open(io.BytesIO(reader.read(picture))).convert("RGB")
+        width, height = crop.size
+        scene = Image.new("RGB", (3 * width, 3 * height), (124, 124, 124))
+        scene.paste(crop, (width // 2, 3 * height // 2))
+        result, alone = spotter.identify(scene), spotter.identify(crop, crop="none")
+        found.append(result.box is not None and result.box[2] < 1.8 * width)
+        same.append(result.candidates[0].label == alone.candidates[0].label)
+    assert np.mean(found) >= 0.8
+    assert np.mean(same) >= 0.7
+    assert spotter.identify(Image.new("RGB", (640, 480), (90, 120, 90))).answer.level == "unknown"
+
+
 def test_the_heat_lies_on_the_car(spotter: Spotter, stanford: Path) -> None:
     """Cars on a plain ground: the evidence is on them, wherever they are.
 
@@ -98,7 +117,7 @@ def test_the_heat_lies_on_the_car(spotter: Spotter, stanford: Path) -> None:
         for left, top in ((0, 0), (128, 0), (64, 64), (0, 128), (128, 128)):
             scene = Image.new("RGB", (side, side), (124, 124, 124))
             scene.paste(crop, (left, top))
-            positive = np.maximum(spotter.explain(scene).cars[0].evidence, 0)
+            positive = np.maximum(spotter.explain(scene, crop="none").cars[0].evidence, 0)
             mass = positive / positive.sum()
             cell = side / len(mass)
             centres = (np.arange(len(mass)) + 0.5) * cell
