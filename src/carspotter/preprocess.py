@@ -14,8 +14,8 @@ Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the upright photo; right and bottom lie outside."""
 
 _GAP = 2.0
-"""Pictures of four times the input's sides and more are averaged over blocks of pixels first, down to
-no less than so many times: a third faster, and less than one level of 256 different on average."""
+"""Pictures of four times the input's sides and more are averaged over blocks of pixels first, down
+to no less than so many times: a third faster, and less than a level of 256 different on average."""
 
 ResizeMode: TypeAlias = Literal["squash"]
 """`squash`: the whole picture is brought to the input's size, its aspect ratio not kept."""

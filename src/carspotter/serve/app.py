@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import warnings
 from collections.abc import AsyncIterator
 from typing import Any
@@ -41,11 +42,12 @@ Nothing of a photo is kept after its answer.
 """
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, listening: socket.socket | None = None) -> FastAPI:
     """The application; it loads its model when it starts up.
 
     Args:
         settings: of the service.
+        listening: where connections come in; see `protocol.PatientProtocol.shutdown`.
     """
     metrics = Metrics()
     service = Service(settings, metrics, Engine(settings, metrics), Receiver(settings))
@@ -55,8 +57,10 @@ def create_app(settings: Settings) -> FastAPI:
         # carspotter has a bound of its own, and says so where it is passed.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         await service.engine.start()
-        yield {"engine": service.engine}
-        await service.engine.stop()
+        with contextlib.closing(listening.dup() if listening else socket.socket()) as kept:
+            kept.setblocking(False)
+            yield {"engine": service.engine, "listening": kept}
+            await service.engine.stop()
 
     app = FastAPI(
         title="carspotter",

@@ -7,6 +7,7 @@ request may take, nor an answer that its client does not read.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -65,11 +66,35 @@ class PatientProtocol(H11Protocol):
         engine: Any = self.app_state.get("engine")
         if engine is not None:
             engine.stopping()
+            self._take_the_last(self.app_state["listening"])
         if self._is_idle:
             self._ending = True
             self.loop.call_later(GRACE_SECONDS, self._close_if_idle)
         else:
             super().shutdown()
+
+    def _take_the_last(self, listening: socket.socket) -> None:
+        """Take what the system has connected already, though uvicorn listens no more.
+
+        Its clients believe that they are connected, and would see a reset. The connections share
+        the worker's own copy of the listening socket; the first of them closes it.
+        """
+        while listening.fileno() >= 0:
+            try:
+                taken, _ = listening.accept()
+            except OSError:  # nobody waits, or it does not listen
+                listening.close()
+                break
+            taken.setblocking(False)
+            task = self.loop.create_task(self._greet(taken))
+            self.server_state.tasks.add(task)
+            task.add_done_callback(self.server_state.tasks.discard)
+
+    async def _greet(self, taken: socket.socket) -> None:
+        _, protocol = await self.loop.connect_accepted_socket(
+            lambda: type(self)(self.config, self.server_state, self.app_state), taken
+        )
+        protocol.shutdown()
 
     @property
     def _is_idle(self) -> bool:

@@ -54,7 +54,7 @@ def serve(settings: Settings, *, quiet: bool = False) -> None:
         if not quiet:
             print(f"carspotter is at {_address(listening)} (Ctrl-C ends it)", flush=True)
         config = uvicorn.Config(
-            functools.partial(create_app, settings),
+            functools.partial(create_app, settings, listening),
             factory=True,
             http=PatientProtocol,
             ws="none",
