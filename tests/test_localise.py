@@ -213,7 +213,7 @@ def test_it_finds_cars_on_photos_it_never_saw(trained: Trained) -> None:
     right = 0
     for seed in range(100, 120):
         image, box = street(seed)
-        boxes, _ = localiser.boxes(np.asarray(image.resize((720, 480))))
+        boxes, _ = localiser.boxes(image.resize((720, 480)))
         truth = torch.tensor([[3.0 * side for side in box]])
         right += float(box_iou(torch.tensor(boxes[:1]), truth)) > 0.4
     assert right >= 10
@@ -224,7 +224,7 @@ def test_recognition_uses_it(trained: Trained, model: Path) -> None:
     localiser = Localiser(trained.file, threads=1)
     counts = set()
     photos = [*(street(seed)[0] for seed in range(100, 120)), *map(ground, range(200, 220))]
-    for photo in map(np.asarray, photos):
+    for photo in photos:
         found, vehicles = spotter.identify(photo), localiser.find(photo)
         boxes = [found.box, *(car.box for car in found.others)]
         assert boxes == ([v.box for v in vehicles] or [None])
