@@ -123,6 +123,7 @@ def test_each_box_holds_its_vehicle_and_nothing_else_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     only(monkeypatch, kind)
+    monkeypatch.setattr(composites, "CROWDED", 0.0)
     boxes = 0
     for scene in scenes(parts):
         boxes += len(scene.boxes)
@@ -137,6 +138,21 @@ def test_each_box_holds_its_vehicle_and_nothing_else_does(
     assert boxes > 15
 
 
+def test_cars_are_pasted_on_street_frames_too(
+    parts: SceneParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "frame")
+    monkeypatch.setattr(composites, "CROWDED", 1.0)
+    pasted = trucks = 0
+    for scene in scenes(parts):
+        for box in scene.boxes:
+            pasted += share_of(scene.pixels, CAR, box) > 0.5
+            trucks += share_of(scene.pixels, TRUCK, box) > 0.3
+        assert len(scene.boxes) <= 3
+    assert pasted > 5
+    assert trucks > 15
+
+
 def test_scenes_without_cars_have_none(parts: SceneParts, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "empty")
     for scene in scenes(parts):
@@ -148,6 +164,7 @@ def test_what_is_not_labelled_is_smeared(
     parts: SceneParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, "frame")
+    monkeypatch.setattr(composites, "CROWDED", 0.0)
     # Seen whole it would be nearly black; smeared over its own region it still is, but plain.
     for scene in scenes(parts, 10):
         dark = scene.pixels[(scene.pixels.sum(axis=2) < 40)]

@@ -15,6 +15,7 @@ from training import last, run, same, tiny
 from carspotter.data import open_data_set
 from carspotter.errors import ModelFileError, RecipeError, UsageError
 from carspotter.evaluate import Recogniser, predict
+from carspotter.export import export_run
 from carspotter.train import RunFolder, checkpoint, load_checkpoint
 from carspotter.train.checkpoint import Checkpoint, recognise, save_checkpoint
 from carspotter.train.loss import Objective
@@ -137,6 +138,38 @@ def test_teachers_are_a_list(carspotter: Carspotter, drawn_data: Path, tmp_path:
     assert done.returncode == 2
     assert "teachers" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- teachers that are model files ---------------------------------------------------------------
+
+
+def test_a_model_file_teaches_what_its_run_does(drawn_data: Path, tmp_path: Path) -> None:
+    teacher = run(drawn_data, tmp_path / "teacher", epochs=6, batch_size=8)
+    file = tmp_path / "teacher.onnx"
+    export_run(teacher.path, file, data_root=drawn_data)
+    changes: dict[str, Any] = {"distill_weight": 1.0, "epochs": 2, "optimizer": "sgd"}
+    of_run = run(drawn_data, tmp_path / "one", teachers=(str(teacher.path),), **changes)
+    of_file = run(drawn_data, tmp_path / "two", teachers=(f"model:{file}",), **changes)
+    one, two = (folder.read_metrics()[-1]["train_loss"] for folder in (of_run, of_file))
+    assert two == pytest.approx(one, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"backbone": "test_efficientnet_gn"}, "is not of this backbone"),
+        ({"teachers": ("model:nowhere.onnx",)}, "nowhere.onnx"),
+    ],
+)
+def test_model_files_that_cannot_teach(
+    drawn_data: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    teacher = run(drawn_data, tmp_path / "teacher")
+    file = tmp_path / "teacher.onnx"
+    export_run(teacher.path, file, data_root=drawn_data)
+    with pytest.raises((RecipeError, ModelFileError), match=said):
+        run(drawn_data, tmp_path / "run", **{"teachers": (f"model:{file}",), **changes})
+    assert not (tmp_path / "run").exists()
 
 
 # --- teachers that are recipes -------------------------------------------------------------------

@@ -24,6 +24,7 @@ from benchmarks.scenes.material import (
     Composed,
     cars_to_name,
     compose,
+    hidden,
     unseen_backgrounds,
 )
 from carspotter.data.scenes import part_of, read_backgrounds
@@ -73,6 +74,9 @@ def test_each_car_is_in_one_scene(cars: CarsToName, backgrounds: Path) -> None:
         for left, top, right, bottom in scene.boxes:
             assert 0 <= left < right <= 960
             assert 0 <= top < bottom <= 640
+        assert all(0 < share < 1.01 for share in scene.seen)
+    shares = [share for scene in scenes for share in scene.seen]
+    assert min(shares) < 0.9 < 0.99 < max(shares)
 
 
 def test_cars_are_counted_by_box_and_name(tmp_path: Path, model: Path) -> None:
@@ -85,7 +89,7 @@ def test_cars_are_counted_by_box_and_name(tmp_path: Path, model: Path) -> None:
 
     def scene(*where: tuple[int, int, int, int]) -> Composed:
         there = [np.array(box, float) * 10 for box in where]
-        return Composed(photo, list(range(len(where))), there)
+        return Composed(photo, list(range(len(where))), there, [1.0, 0.7][: len(where)])
 
     cars = CarsToName(
         [label, "Audi TT Hatchback 2011"],
@@ -94,11 +98,20 @@ def test_cars_are_counted_by_box_and_name(tmp_path: Path, model: Path) -> None:
         np.tile(np.array([0, 0, 1, 1], np.float32), (2, 1)),
     )
     both = measure.composites(spotter, cars, [scene(boxes[1], boxes[0])])
-    assert (both["cars"], both["found"], both["top1_every_car"]) == (2, 1.0, 0.5)
+    every = {"cars": 2, "found": 1.0, "top1": 0.5, "top1_as_a_crop": 0.5}
+    assert both["all_cars"] == every
+    assert both["whole_cars"] == {"cars": 1, "found": 1.0, "top1": 1.0, "top1_as_a_crop": 1.0}
     assert both["top1_main_car"] == both["top1_main_car_as_a_crop"] == 1.0
     elsewhere = measure.composites(spotter, cars, [scene((0, 20, 10, 32))])
-    assert (elsewhere["found"], elsewhere["top1_every_car"]) == (0.0, 0.0)
-    assert elsewhere["top1_every_car_as_a_crop"] == 1.0
+    missed = {"cars": 1, "found": 0.0, "top1": 0.0, "top1_as_a_crop": 1.0}
+    assert elsewhere["all_cars"] == elsewhere["whole_cars"] == missed
+
+
+@pytest.mark.parametrize(
+    ("by", "share"), [((0, 0, 5, 5), 0.25), ((5, 5, 20, 20), 0.25), ((20, 20, 30, 30), 0.0)]
+)
+def test_what_another_car_hides(by: tuple[int, int, int, int], share: float) -> None:
+    assert hidden(np.array([0.0, 0, 10, 10]), np.array(by, float)) == pytest.approx(share)
 
 
 def test_streets_count_what_is_wide_enough(tmp_path: Path) -> None:
@@ -160,7 +173,7 @@ def test_the_command(drawn_data: Path, backgrounds: Path, model: Path, tmp_path:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "report" / "scenes.json").read_text())
-    assert found["crops"]["pictures"] == found["composites"]["cars"] == 12
+    assert found["crops"]["pictures"] == found["composites"]["all_cars"]["cars"] == 12
     assert found["streets"]["ap50"] == pytest.approx(1)
     assert 0 <= found["no_cars"]["unknown_without_a_box"] <= 1
     assert found["cost_of_one_photo"]["median"] > 0

@@ -48,11 +48,19 @@ class CarsToName:
 
 @dataclass(frozen=True, eq=False)
 class Composed:
-    """A composed scene: its pixels, and the number and box of each car, in the order of pasting."""
+    """A composed scene.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        cars: the number of each car, in the order of pasting.
+        boxes: (4,) of each, as far as it lies within the scene.
+        seen: of each, the share that lies within the scene and below no later car.
+    """
 
     pixels: Pixels
     cars: list[int]
     boxes: list[NDArray[np.float64]]
+    seen: list[float]
 
 
 def cars_to_name(root: Path, every: int, margin: int = 16) -> CarsToName:
@@ -92,6 +100,7 @@ def compose(cars: CarsToName, backgrounds: DecodedPictures, seed: int) -> Iterat
         )
         taken: list[int] = []
         boxes: list[NDArray[np.float64]] = []
+        seen: list[float] = []
         for _ in range(int(rng.integers(1, 4))):
             if not order:
                 break
@@ -104,9 +113,19 @@ def compose(cars: CarsToName, backgrounds: DecodedPictures, seed: int) -> Iterat
             order.pop()
             paste(rng, ground, Image.fromarray(cars.pixels[car]), spot)
             taken.append(car)
-            boxes.append(placed(place, spot, SIZE))
+            box = placed(place, spot, SIZE)
+            whole = float(np.prod((place[2:] - place[:2]) * np.array(spot[2:])))
+            seen = [s - hidden(b, box) for s, b in zip(seen, boxes, strict=True)]
+            seen.append(float(np.prod(box[2:] - box[:2])) / whole)
+            boxes.append(box)
         if taken:
-            yield Composed(np.asarray(ground), taken, boxes)
+            yield Composed(np.asarray(ground), taken, boxes, seen)
+
+
+def hidden(box: NDArray[np.float64], by: NDArray[np.float64]) -> float:
+    """Share of a box (4,) that another one hides."""
+    sides = np.minimum(box[2:], by[2:]) - np.maximum(box[:2], by[:2])
+    return float(np.prod(np.maximum(0, sides)) / np.prod(box[2:] - box[:2]))
 
 
 def pixels_of(pictures: DecodedPictures) -> Iterator[Pixels]:

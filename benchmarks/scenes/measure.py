@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from carspotter.data import DecodedPictures
 
+WHOLE = 0.95
+"""From this share on, a car is seen whole: neither cut off by the edge nor hidden by another."""
+
 WIDEST = 960
 """Width of a frame in which a vehicle counts from `LEAST_WIDTH` on."""
 
@@ -57,12 +60,13 @@ def composites(spotter: Spotter, cars: CarsToName, scenes: Sequence[Composed]) -
     right_alone = [named(f) == cars.labels[n] for f, n in zip(alone, numbers, strict=True)]
     answers = list(spotter.identify_many((s.pixels for s in scenes), top_k=1))
     whole = spotter.identify_many((s.pixels for s in scenes), top_k=1, crop="none")
-    found, right, main, main_whole, main_alone = [], [], [], [], []
+    found, right, seen, main, main_whole, main_alone = [], [], [], [], [], []
     by_number = dict(zip(numbers, right_alone, strict=True))
     for scene, answer, plain in zip(scenes, answers, whole, strict=True):
         names = _names(answer, scene)
         found += [name is not None for name in names]
         right += [name == cars.labels[n] for name, n in zip(names, scene.cars, strict=True)]
+        seen += scene.seen
         largest = int(np.argmax([(b[2] - b[0]) * (b[3] - b[1]) for b in scene.boxes]))
         label = cars.labels[scene.cars[largest]]
         main.append(named(answer) == label)
@@ -70,14 +74,29 @@ def composites(spotter: Spotter, cars: CarsToName, scenes: Sequence[Composed]) -
         main_alone.append(by_number[scene.cars[largest]])
     return {
         "scenes": len(scenes),
-        "cars": len(numbers),
-        "found": float(np.mean(found)),
-        "top1_every_car": float(np.mean(right)),
-        "top1_every_car_as_a_crop": float(np.mean(right_alone)),
+        "all_cars": _shares(found, right, right_alone),
+        "whole_cars": _shares(*(_of_whole(each, seen) for each in (found, right, right_alone))),
         "top1_main_car": float(np.mean(main)),
         "top1_main_car_without_looking_for_it": float(np.mean(main_whole)),
         "top1_main_car_as_a_crop": float(np.mean(main_alone)),
     }
+
+
+def _shares(
+    found: Sequence[bool], right: Sequence[bool], right_alone: Sequence[bool]
+) -> dict[str, Any]:
+    if not found:
+        return {"cars": 0}
+    return {
+        "cars": len(found),
+        "found": float(np.mean(found)),
+        "top1": float(np.mean(right)),
+        "top1_as_a_crop": float(np.mean(right_alone)),
+    }
+
+
+def _of_whole(values: Sequence[bool], seen: Sequence[float]) -> list[bool]:
+    return [value for value, share in zip(values, seen, strict=True) if share >= WHOLE]
 
 
 def _names(answer: Identification, scene: Composed) -> list[str | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -27,6 +27,10 @@ that fills the picture, a part of a street frame, and no car at all."""
 ASPECTS = (16 / 9, 3 / 2, 4 / 3, 1.0, 3 / 4)
 """Width to height of the photos that scenes stand for."""
 
+CROWDED = 0.5
+"""Share of the street scenes into which things are pasted: there are few frames, and none should be
+seen as it is again and again."""
+
 LEAST_VISIBLE = 0.45
 """Share of a car that must lie within the picture, and not below another car."""
 
@@ -41,10 +45,16 @@ class Scene:
     Attributes:
         pixels: (H, W, 3) uint8 RGB.
         boxes: (N, 4) left, top, right, bottom of each vehicle, in pixels.
+        kind: one of `KINDS`.
     """
 
     pixels: Pixels
     boxes: NDArray[np.float32]
+    kind: str
+
+
+Drawn: TypeAlias = "tuple[Pixels, NDArray[np.float64]]"
+"""A scene's pixels and boxes, before chance mirrors it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +97,18 @@ def draw_scene(
     kind = str(rng.choice(list(shares), p=weights / weights.sum()))
     squeeze = width / height / float(rng.choice(ASPECTS))
     if kind == "close":
-        return _close_up(rng, parts, car, width, height)
-    if kind == "frame":
-        return _street(rng, parts, squeeze, width, height)
-    return _pasted(rng, parts, [car] if kind == "pasted" else [], squeeze, width, height)
+        pixels, boxes = _close_up(rng, parts, car, width, height)
+    elif kind == "frame":
+        pixels, boxes = _street(rng, parts, car, squeeze, width, height)
+    else:
+        cars = [car] if kind == "pasted" else []
+        pixels, boxes = _pasted(rng, parts, cars, squeeze, width, height)
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+        boxes = np.stack(
+            [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1
+        )
+    return Scene(np.array(pixels), boxes.astype(np.float32), kind)  # Pillow's cannot be written
 
 
 # --- one car that fills the picture ------------------------------------------------------------
@@ -98,7 +116,7 @@ def draw_scene(
 
 def _close_up(
     rng: np.random.Generator, parts: SceneParts, car: int, width: int, height: int
-) -> Scene:
+) -> Drawn:
     """A car's own picture, squeezed as it comes, whole or with some of it outside."""
     image = Image.fromarray(parts.cars[car])
     place = parts.places[car].astype(np.float64)
@@ -114,7 +132,7 @@ def _close_up(
         [right - left, bottom - top, right - left, bottom - top]
     )
     box = np.clip((place - corners) * scale, 0, [width, height, width, height])
-    return _flipped(rng, np.asarray(seen), box[None].astype(np.float32))
+    return np.asarray(seen), box[None]
 
 
 # --- cars on a background ----------------------------------------------------------------------
@@ -127,22 +145,35 @@ def _pasted(
     squeeze: float,
     width: int,
     height: int,
-) -> Scene:
+) -> Drawn:
     ground = _ground(rng, parts).resize((width, height), Image.Resampling.BILINEAR)
     if cars:
         more = int(rng.choice(4, p=[0.45, 0.3, 0.15, 0.1]))
         cars = [*cars, *(int(n) for n in rng.integers(0, len(parts.cars), more))]
+    boxes = _with_more(rng, parts, ground, [], cars, squeeze)
+    return np.asarray(ground), np.array(boxes).reshape(-1, 4)
+
+
+def _with_more(
+    rng: np.random.Generator,
+    parts: SceneParts,
+    ground: Image.Image,
+    boxes: list[NDArray[np.float64]],
+    cars: Sequence[int],
+    squeeze: float,
+) -> list[NDArray[np.float64]]:
+    """Paste cars into a scene, and things that are none; returns the boxes of all vehicles."""
+    found = list(boxes)
     others = int(rng.choice(3, p=[0.45, 0.35, 0.2]))
-    boxes: list[NDArray[np.float64]] = []
     for car in rng.permutation([*cars, *([-1] * others)]):
         image, aspect, place = _to_paste(rng, parts, int(car))
-        spot = free_spot(rng, boxes, place, aspect * squeeze, (width, height))
+        spot = free_spot(rng, found, place, aspect * squeeze, ground.size)
         if spot is None:
             continue
         paste(rng, ground, image, spot)
         if car >= 0:
-            boxes.append(placed(place, spot, (width, height)))
-    return _flipped(rng, np.asarray(ground), np.array(boxes, np.float32).reshape(-1, 4))
+            found.append(placed(place, spot, ground.size))
+    return found
 
 
 def _ground(rng: np.random.Generator, parts: SceneParts) -> Image.Image:
@@ -242,8 +273,13 @@ def paste(
 
 
 def _street(
-    rng: np.random.Generator, parts: SceneParts, squeeze: float, width: int, height: int
-) -> Scene:
+    rng: np.random.Generator,
+    parts: SceneParts,
+    car: int,
+    squeeze: float,
+    width: int,
+    height: int,
+) -> Drawn:
     """A part of a street frame; what is too small to tell or not labelled is smeared."""
     assert parts.frames is not None
     number = int(rng.integers(len(parts.frames)))
@@ -261,7 +297,12 @@ def _street(
     pixels = np.array(seen)
     for box in [*vehicles[~wanted], *blanks]:
         _smear(pixels, box, vehicles[wanted])
-    return _flipped(rng, pixels, vehicles[wanted].astype(np.float32))
+    if rng.random() >= CROWDED:
+        return pixels, vehicles[wanted]
+    ground = Image.fromarray(pixels)
+    cars = [car][: int(rng.integers(2))]
+    boxes = _with_more(rng, parts, ground, list(vehicles[wanted]), cars, squeeze)
+    return np.asarray(ground), np.array(boxes).reshape(-1, 4)
 
 
 def _within(
@@ -305,16 +346,6 @@ def _part_of(
     w, h = (float(rng.uniform(*shares)) * side for side in image.size)
     left, top = rng.uniform(0, image.width - w), rng.uniform(0, image.height - h)
     return image.crop((int(left), int(top), int(left + max(2.0, w)), int(top + max(2.0, h))))
-
-
-def _flipped(rng: np.random.Generator, pixels: Pixels, boxes: NDArray[np.float32]) -> Scene:
-    if rng.random() < 0.5:
-        width = pixels.shape[1]
-        pixels = pixels[:, ::-1]
-        boxes = np.stack(
-            [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1
-        )
-    return Scene(np.array(pixels), boxes)  # a copy: Pillow's arrays cannot be written
 
 
 def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

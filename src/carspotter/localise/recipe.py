@@ -34,6 +34,9 @@ class LocaliserRecipe(Schedule):
     # The augmentation of a whole scene.
     jitter: float = Field(0.4, ge=0, le=1, description="of brightness, contrast and saturation")
     grey: float = Field(0.1, ge=0, le=1, description="share of scenes without colour")
+    recolour: float = Field(
+        0.0, ge=0, le=1, description="share of scenes whose colours change places"
+    )
     blur: float = Field(0.15, ge=0, le=1, description="share of scenes that are blurred")
     jpeg: float = Field(0.3, ge=0, le=1, description="share of scenes that are compressed")
 

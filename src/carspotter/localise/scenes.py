@@ -141,6 +141,7 @@ def look(recipe: LocaliserRecipe) -> v2.Compose:
     return v2.Compose(
         [
             v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter),
+            v2.RandomApply([v2.RandomChannelPermutation()], recipe.recolour),
             v2.RandomGrayscale(recipe.grey),
             v2.RandomApply([v2.GaussianBlur(5, (0.3, 2.0))], recipe.blur),
             v2.RandomApply([JpegCompression(25, 90)], recipe.jpeg),

@@ -174,22 +174,8 @@ def make_optimizer(model: nn.Module, recipe: Schedule, *, fused: bool = True) ->
             return AdamW(groups, recipe.lr, fused=fused)
 
 
-def keep_depthwise_in_float32(model: nn.Module) -> None:
-    """Run trained depthwise convolutions in fp32 below bf16 autocast on a CPU.
-
-    Their bf16 gradient with respect to the weights is several times slower than the fp32 one in
-    oneDNN (strides above 1 and 5x5 kernels), which eats all that bf16 gains elsewhere.
-    """
+def not_in_place(model: nn.Module) -> None:
+    """Let activations leave their input as it is: on a CPU, torch is faster so in bf16."""
     for module in model.modules():
-        if (
-            isinstance(module, nn.Conv2d)
-            and module.groups == module.in_channels > 1
-            and module.weight.requires_grad
-        ):
-            # A partial of the class's method: a deep copy of the module copies its reference too.
-            module.forward = functools.partial(_forward_in_float32, module)  # type: ignore[method-assign]
-
-
-def _forward_in_float32(module: nn.Conv2d, pixels: Tensor) -> Tensor:
-    with torch.autocast(pixels.device.type, enabled=False):
-        return type(module).forward(module, pixels.float())
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]  # a flag of torch.nn's activations

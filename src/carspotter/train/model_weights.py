@@ -73,7 +73,7 @@ def fill_from_file(
     model: CarClassifier,
     found: FileWeights,
     class_names: Sequence[str],
-    batches: Callable[[], Iterable[Tensor]],
+    batches: Callable[[], Iterable[Tensor]] | None,
 ) -> bool:
     """Give a classifier the weights of a model file, such that it answers as the file does.
 
@@ -83,7 +83,8 @@ def fill_from_file(
         class_names: that the model is to know. Where they are not the file's, name by name, its
             head stays as it is.
         batches: gives training pictures (N, 3, S, S), 0 to 255, on which the norms' statistics
-            are measured.
+            are measured. None: the norms add their biases and do no more, which is enough for a
+            model that is not trained.
 
     Returns:
         Whether the head was taken from the file too.
@@ -103,6 +104,11 @@ def fill_from_file(
         _set_norm(norm, torch.zeros_like(bias), torch.ones_like(bias) - norm.eps, bias)
     takes_head = tuple(class_names) == found.class_names and "head.weight" in found.tensors
     norms = [*norm_of.values(), cast("_BatchNorm", model.head[0])]
+    if batches is None:
+        if takes_head:
+            features = cast("_BatchNorm", model.head[0]).num_features
+            _set_head(model, found, torch.zeros(features), torch.ones(features))
+        return takes_head
     measured = _statistics(model, norms, batches())
     for norm, bias in biases.items():
         mean, variance = measured[norm]

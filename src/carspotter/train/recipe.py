@@ -39,8 +39,8 @@ class Recipe(Schedule):
     # Distillation.
     teachers: tuple[str, ...] = Field(
         (),
-        description="whose mean probability is learnt as well: run folders, checkpoints, or "
-        "recipes to train them by first",
+        description="whose mean probability is learnt as well: run folders, checkpoints, recipes "
+        "to train them by first, or model:NAME_OR_FILE of the same backbone",
     )
     distill_weight: float = Field(0.5, ge=0, le=1, description="share of the teachers in the loss")
     distill_temperature: float = Field(1.0, gt=0)

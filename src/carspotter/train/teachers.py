@@ -11,7 +11,9 @@ from carspotter.errors import RecipeError
 from carspotter.train.checkpoint import load_checkpoint
 from carspotter.train.first import TrainOne, in_first, on_the_pictures_of, train_first
 from carspotter.train.model import CarClassifier
+from carspotter.train.model_weights import fill_from_file, read_weights
 from carspotter.train.recipe import Recipe, load_recipe, shipped_recipes
+from carspotter.train.weights import MODEL_PREFIX
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -43,6 +45,9 @@ def ready_teachers(
     """
     found = []
     for number, name in enumerate(recipe.teachers, start=1):
+        if name.startswith(MODEL_PREFIX):
+            found.append(in_first(fabric, functools.partial(_of_file, recipe, name, class_names)))
+            continue
         place = Path(name).expanduser()
         if is_recipe(name):
             run = folder.teacher(number, place.stem)
@@ -70,12 +75,30 @@ def load_teacher(path: Path, class_names: Sequence[str]) -> CarClassifier:
         ModelFileError: it cannot be loaded.
     """
     found = load_checkpoint(path)
-    if found.class_names != tuple(class_names):
-        raise RecipeError(
-            f"teachers: {path} knows {len(found.class_names)} classes which are not this data "
-            f"set's {len(class_names)}, name by name; train it on the same classes"
-        )
+    _need_classes(found.class_names, class_names, str(path))
     return found.model.requires_grad_(False)
+
+
+def _of_file(student: Recipe, name: str, class_names: Sequence[str]) -> CarClassifier:
+    """The classifier of a shipped model or a model file, which must be of the student's backbone.
+
+    Raises:
+        RecipeError: it is of another, quantised, or knows other classes.
+        ModelFileError: no such file, or not one of carspotter's.
+    """
+    found = read_weights(name.removeprefix(MODEL_PREFIX))
+    _need_classes(found.class_names, class_names, found.file)
+    model = CarClassifier(student, len(class_names), pretrained=False)
+    fill_from_file(model, found, class_names, None)
+    return model.requires_grad_(False)
+
+
+def _need_classes(known: Sequence[str], wanted: Sequence[str], source: str) -> None:
+    if tuple(known) != tuple(wanted):
+        raise RecipeError(
+            f"teachers: {source} knows {len(known)} classes which are not this data set's "
+            f"{len(wanted)}, name by name; train it on the same classes"
+        )
 
 
 def _recipe_of(name: str, student: Recipe) -> Recipe:

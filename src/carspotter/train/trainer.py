@@ -21,7 +21,8 @@ from carspotter.errors import ModelFileError, RecipeError, UsageError
 from carspotter.train import checkpoint
 from carspotter.train.allocator import keep_freed_memory
 from carspotter.train.batches import stream_seed
-from carspotter.train.model import keep_depthwise_in_float32, make_optimizer
+from carspotter.train.depthwise import speed_up_depthwise
+from carspotter.train.model import make_optimizer, not_in_place
 from carspotter.train.processes import agree, loading_processes
 from carspotter.train.progress import TrainingBar
 from carspotter.train.run import RunFolder
@@ -95,10 +96,11 @@ class Trainer:
         on_cpu = fabric.device.type == "cpu"
         if on_cpu:
             keep_freed_memory()
+            speed_up_depthwise(task.model)
         self.model = task.model.to(memory_format=torch.channels_last)
         self._precision = fabric.strategy.precision
         if on_cpu and isinstance(self._precision, MixedPrecision):
-            keep_depthwise_in_float32(self.model)
+            not_in_place(self.model)
         if recipe.compile:
             self.model.compile()
         # A fused step would divide the gradients by the loss's scale itself, after the clipping.
