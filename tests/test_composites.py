@@ -16,7 +16,7 @@ from carspotter.data import Crop, Picture, decoded_pictures
 from carspotter.data.scenes import part_of, read_backgrounds, read_frames
 from carspotter.errors import DataError
 from carspotter.localise import composites
-from carspotter.localise.composites import SceneParts, draw_scene
+from carspotter.localise.composites import KINDS, USUAL, Mix, SceneParts, draw_scene
 
 CAR, GROUND, STREET, TRUCK = (250, 0, 0), (0, 0, 120), (0, 120, 0), (250, 250, 0)
 WIDTH, HEIGHT = 160, 128
@@ -71,8 +71,9 @@ def parts(tmp_path: Path) -> SceneParts:
     )
 
 
-def only(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(composites, "KINDS", {kind: 1.0})
+def only(kind: str, crowded: float = 0.0) -> Mix:
+    first, second, third, fourth = (float(kind == one) for one in KINDS)
+    return Mix((first, second, third, fourth), crowded)
 
 
 def share_of(pixels: np.ndarray, colour: tuple[int, int, int], box: np.ndarray) -> float:
@@ -90,17 +91,14 @@ def outside(pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return rest
 
 
-def scenes(parts: SceneParts, count: int = 40) -> Iterator[composites.Scene]:
+def scenes(parts: SceneParts, count: int = 40, mix: Mix = USUAL) -> Iterator[composites.Scene]:
     for seed in range(count):
-        yield draw_scene(np.random.default_rng(seed), parts, 0, WIDTH, HEIGHT)
+        yield draw_scene(np.random.default_rng(seed), parts, 0, WIDTH, HEIGHT, mix)
 
 
 @pytest.mark.parametrize("kind", ["pasted", "close", "frame", "empty"])
-def test_boxes_lie_within_the_scene(
-    parts: SceneParts, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    only(monkeypatch, kind)
-    for scene in scenes(parts):
+def test_boxes_lie_within_the_scene(parts: SceneParts, kind: str) -> None:
+    for scene in scenes(parts, mix=only(kind)):
         assert scene.pixels.shape == (HEIGHT, WIDTH, 3)
         assert scene.pixels.dtype == np.uint8
         assert scene.boxes.shape[1] == 4
@@ -120,12 +118,9 @@ def test_each_box_holds_its_vehicle_and_nothing_else_does(
     kind: str,
     colour: tuple[int, int, int],
     least: float,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    only(monkeypatch, kind)
-    monkeypatch.setattr(composites, "CROWDED", 0.0)
     boxes = 0
-    for scene in scenes(parts):
+    for scene in scenes(parts, mix=only(kind)):
         boxes += len(scene.boxes)
         for box in scene.boxes:
             if min(box[2] - box[0], box[3] - box[1]) > 20:
@@ -138,13 +133,9 @@ def test_each_box_holds_its_vehicle_and_nothing_else_does(
     assert boxes > 15
 
 
-def test_cars_are_pasted_on_street_frames_too(
-    parts: SceneParts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    only(monkeypatch, "frame")
-    monkeypatch.setattr(composites, "CROWDED", 1.0)
+def test_cars_are_pasted_on_street_frames_too(parts: SceneParts) -> None:
     pasted = trucks = 0
-    for scene in scenes(parts):
+    for scene in scenes(parts, mix=only("frame", crowded=1.0)):
         for box in scene.boxes:
             pasted += share_of(scene.pixels, CAR, box) > 0.5
             trucks += share_of(scene.pixels, TRUCK, box) > 0.3
@@ -153,20 +144,15 @@ def test_cars_are_pasted_on_street_frames_too(
     assert trucks > 15
 
 
-def test_scenes_without_cars_have_none(parts: SceneParts, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch, "empty")
-    for scene in scenes(parts):
+def test_scenes_without_cars_have_none(parts: SceneParts) -> None:
+    for scene in scenes(parts, mix=only("empty")):
         assert len(scene.boxes) == 0
         assert not (scene.pixels[..., 0] > 200).any()
 
 
-def test_what_is_not_labelled_is_smeared(
-    parts: SceneParts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    only(monkeypatch, "frame")
-    monkeypatch.setattr(composites, "CROWDED", 0.0)
+def test_what_is_not_labelled_is_smeared(parts: SceneParts) -> None:
     # Seen whole it would be nearly black; smeared over its own region it still is, but plain.
-    for scene in scenes(parts, 10):
+    for scene in scenes(parts, 10, only("frame")):
         dark = scene.pixels[(scene.pixels.sum(axis=2) < 40)]
         assert len(np.unique(dark, axis=0)) <= 2
 

@@ -138,6 +138,10 @@ def test_it_learns(trained: Trained) -> None:
     lines = trained.lines()
     assert lines[-1]["train_loss"] < 0.8 * lines[0]["train_loss"]
     assert lines[-1]["val_ap"] > 0.3
+    each = {key: value for key, value in lines[-1].items() if key.startswith("val_ap_")}
+    assert each.keys() == {"val_ap_pasted", "val_ap_close", "val_ap_frame"}
+    assert lines[-1]["val_ap"] == pytest.approx(sum(each.values()) / 3)
+    assert len(set(each.values())) > 1
     best = max(line["val_ap"] for line in lines)
     assert load_localiser(trained.run).val_ap == best
     assert {f.name for f in trained.run.iterdir()} >= {"recipe.toml", "curves.png", "log.txt"}

@@ -20,16 +20,12 @@ if TYPE_CHECKING:
 
     from carspotter.photo import Pixels
 
-KINDS = {"pasted": 0.45, "close": 0.2, "frame": 0.25, "empty": 0.1}
-"""Share of each kind of scene, where there are frames: cars pasted on a background, a single car
-that fills the picture, a part of a street frame, and no car at all."""
+KINDS = ("pasted", "close", "frame", "empty")
+"""Kinds of scenes: cars pasted on a background, a single car that fills the picture, a part of a
+street frame, and no car at all."""
 
 ASPECTS = (16 / 9, 3 / 2, 4 / 3, 1.0, 3 / 4)
 """Width to height of the photos that scenes stand for."""
-
-CROWDED = 0.5
-"""Share of the street scenes into which things are pasted: there are few frames, and none should be
-seen as it is again and again."""
 
 LEAST_VISIBLE = 0.45
 """Share of a car that must lie within the picture, and not below another car."""
@@ -80,8 +76,30 @@ class SceneParts:
     blanks: Sequence[NDArray[np.float32]] = ()
 
 
+@dataclass(frozen=True)
+class Mix:
+    """How often which scene is drawn.
+
+    Attributes:
+        shares: of each of `KINDS`, in their order; frames count where there are any.
+        crowded: share of the street scenes into which things are pasted as well: frames are few,
+            and an untouched one is seen again and again.
+    """
+
+    shares: tuple[float, float, float, float] = (0.45, 0.2, 0.25, 0.1)
+    crowded: float = 0.0
+
+
+USUAL = Mix()
+
+
 def draw_scene(
-    rng: np.random.Generator, parts: SceneParts, car: int, width: int, height: int
+    rng: np.random.Generator,
+    parts: SceneParts,
+    car: int,
+    width: int,
+    height: int,
+    mix: Mix = Mix(),
 ) -> Scene:
     """Draw one scene, as a photo of some aspect ratio looks when it is squeezed to this size.
 
@@ -91,15 +109,17 @@ def draw_scene(
         car: number of the car that is in it, unless it is a frame or without cars.
         width: of the scene, in pixels.
         height: of the scene, in pixels.
+        mix: how often which scene is drawn.
     """
-    shares = {kind: share for kind, share in KINDS.items() if kind != "frame" or parts.frames}
-    weights = np.array(list(shares.values()))
-    kind = str(rng.choice(list(shares), p=weights / weights.sum()))
+    weights = np.array(mix.shares) * [kind != "frame" or bool(parts.frames) for kind in KINDS]
+    kind = str(rng.choice(KINDS, p=weights / weights.sum()))
     squeeze = width / height / float(rng.choice(ASPECTS))
     if kind == "close":
         pixels, boxes = _close_up(rng, parts, car, width, height)
     elif kind == "frame":
-        pixels, boxes = _street(rng, parts, car, squeeze, width, height)
+        pixels, boxes = _street(rng, parts, squeeze, width, height)
+        if mix.crowded and rng.random() < mix.crowded:
+            pixels, boxes = _crowded(rng, parts, car, squeeze, pixels, boxes)
     else:
         cars = [car] if kind == "pasted" else []
         pixels, boxes = _pasted(rng, parts, cars, squeeze, width, height)
@@ -273,12 +293,7 @@ def paste(
 
 
 def _street(
-    rng: np.random.Generator,
-    parts: SceneParts,
-    car: int,
-    squeeze: float,
-    width: int,
-    height: int,
+    rng: np.random.Generator, parts: SceneParts, squeeze: float, width: int, height: int
 ) -> Drawn:
     """A part of a street frame; what is too small to tell or not labelled is smeared."""
     assert parts.frames is not None
@@ -297,12 +312,22 @@ def _street(
     pixels = np.array(seen)
     for box in [*vehicles[~wanted], *blanks]:
         _smear(pixels, box, vehicles[wanted])
-    if rng.random() >= CROWDED:
-        return pixels, vehicles[wanted]
+    return pixels, vehicles[wanted]
+
+
+def _crowded(
+    rng: np.random.Generator,
+    parts: SceneParts,
+    car: int,
+    squeeze: float,
+    pixels: Pixels,
+    boxes: NDArray[np.float64],
+) -> Drawn:
+    """A street scene with things pasted in, a car among them every other time."""
     ground = Image.fromarray(pixels)
     cars = [car][: int(rng.integers(2))]
-    boxes = _with_more(rng, parts, ground, list(vehicles[wanted]), cars, squeeze)
-    return np.asarray(ground), np.array(boxes).reshape(-1, 4)
+    found = _with_more(rng, parts, ground, list(boxes), cars, squeeze)
+    return np.asarray(ground), np.array(found).reshape(-1, 4)
 
 
 def _within(

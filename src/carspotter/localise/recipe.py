@@ -31,6 +31,14 @@ class LocaliserRecipe(Schedule):
     scenes: int = Field(0, ge=0, description="drawn in an epoch; 0: one for each picture of a car")
     val_scenes: int = Field(400, ge=1, description="drawn to validate on")
 
+    shares: tuple[float, float, float, float] = Field(
+        (0.45, 0.2, 0.25, 0.1),
+        description="of scenes: cars pasted, one car that fills it, a street frame, no car",
+    )
+    crowded: float = Field(
+        0.0, ge=0, le=1, description="share of street scenes into which more is pasted"
+    )
+
     # The augmentation of a whole scene.
     jitter: float = Field(0.4, ge=0, le=1, description="of brightness, contrast and saturation")
     grey: float = Field(0.1, ge=0, le=1, description="share of scenes without colour")
@@ -44,6 +52,8 @@ class LocaliserRecipe(Schedule):
     def _whole_cells(self) -> LocaliserRecipe:
         if any(size % 160 for size in (*self.sizes, self.eval_size)):
             raise ValueError("sizes, eval_size: each must be a multiple of 160")
+        if min(self.shares) < 0 or not sum(share for share in self.shares[:2]):
+            raise ValueError("shares: none below 0, and some scenes with a car")
         return self
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
@@ -17,7 +17,7 @@ from carspotter.data import Crop, DataSet, Picture, decoded_pictures
 from carspotter.data.scenes import part_of, read_backgrounds, read_frames
 from carspotter.data.stanford import original_boxes
 from carspotter.errors import DataError
-from carspotter.localise.composites import Scene, SceneParts, draw_scene
+from carspotter.localise.composites import Mix, Scene, SceneParts, draw_scene
 from carspotter.localise.recipe import LocaliserRecipe
 from carspotter.train.augment import JpegCompression
 from carspotter.train.batches import Draw, stream_seed
@@ -124,10 +124,21 @@ class TrainingScenes(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(stream_seed(self._recipe.seed, 1, draw.epoch, draw.place))
         car = draw.picture % len(self._parts.cars)
-        scene = draw_scene(rng, self._parts, car, *scene_size(draw.size))
+        scene = draw_scene(
+            rng,
+            self._parts,
+            car,
+            *scene_size(draw.size),
+            Mix(self._recipe.shares, self._recipe.crowded),
+        )
         torch.manual_seed(int(rng.integers(2**62)))
         pixels = torch.from_numpy(scene.pixels).permute(2, 0, 1)
         return look(self._recipe)(pixels), torch.from_numpy(scene.boxes)
+
+
+def mix_of(recipe: LocaliserRecipe) -> Mix:
+    """How often which scene is drawn."""
+    return Mix(recipe.shares, recipe.crowded)
 
 
 def scene_size(side: int) -> tuple[int, int]:
@@ -138,15 +149,15 @@ def scene_size(side: int) -> tuple[int, int]:
 @functools.cache
 def look(recipe: LocaliserRecipe) -> v2.Compose:
     """How a whole scene's pixels are changed, (3, H, W) uint8 to the same."""
-    return v2.Compose(
-        [
-            v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter),
-            v2.RandomApply([v2.RandomChannelPermutation()], recipe.recolour),
-            v2.RandomGrayscale(recipe.grey),
-            v2.RandomApply([v2.GaussianBlur(5, (0.3, 2.0))], recipe.blur),
-            v2.RandomApply([JpegCompression(25, 90)], recipe.jpeg),
-        ]
-    )
+    steps: list[nn.Module] = [v2.ColorJitter(recipe.jitter, recipe.jitter, recipe.jitter)]
+    if recipe.recolour:
+        steps.append(v2.RandomApply([v2.RandomChannelPermutation()], recipe.recolour))
+    steps += [
+        v2.RandomGrayscale(recipe.grey),
+        v2.RandomApply([v2.GaussianBlur(5, (0.3, 2.0))], recipe.blur),
+        v2.RandomApply([JpegCompression(25, 90)], recipe.jpeg),
+    ]
+    return v2.Compose(steps)
 
 
 def collate(scenes: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[Tensor]]:
@@ -160,5 +171,6 @@ def validation_scenes(parts: SceneParts, recipe: LocaliserRecipe) -> list[Scene]
     for number in range(recipe.val_scenes):
         rng = np.random.default_rng(stream_seed(recipe.split_seed, 5, number))
         car = number % len(parts.cars)
-        found.append(draw_scene(rng, parts, car, *scene_size(recipe.eval_size)))
+        size = scene_size(recipe.eval_size)
+        found.append(draw_scene(rng, parts, car, *size, mix_of(recipe)))
     return found
