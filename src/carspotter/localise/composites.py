@@ -99,7 +99,7 @@ def draw_scene(
     car: int,
     width: int,
     height: int,
-    mix: Mix = Mix(),
+    mix: Mix = USUAL,
 ) -> Scene:
     """Draw one scene, as a photo of some aspect ratio looks when it is squeezed to this size.
 

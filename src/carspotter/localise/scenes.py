@@ -124,13 +124,8 @@ class TrainingScenes(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(stream_seed(self._recipe.seed, 1, draw.epoch, draw.place))
         car = draw.picture % len(self._parts.cars)
-        scene = draw_scene(
-            rng,
-            self._parts,
-            car,
-            *scene_size(draw.size),
-            Mix(self._recipe.shares, self._recipe.crowded),
-        )
+        size, mix = scene_size(draw.size), mix_of(self._recipe)
+        scene = draw_scene(rng, self._parts, car, *size, mix)
         torch.manual_seed(int(rng.integers(2**62)))
         pixels = torch.from_numpy(scene.pixels).permute(2, 0, 1)
         return look(self._recipe)(pixels), torch.from_numpy(scene.boxes)

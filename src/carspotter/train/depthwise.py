@@ -1,8 +1,8 @@
 """Depthwise convolutions whose gradients a CPU computes fast.
 
 oneDNN has fast kernels for a depthwise convolution's output, and for the gradient of 3x3 weights.
-The gradients of 5x5 weights, and of the input of strided convolutions, are 5 to 100 times slower,
-in bf16 above all. Here the same gradients are made of the fast parts; only the order of summation
+The gradients of 5x5 weights, and of the input of strided convolutions, are many times slower, in
+bf16 above all. Here the same gradients are made of the fast parts; only the order of summation
 differs.
 """
 
