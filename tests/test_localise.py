@@ -256,6 +256,12 @@ def test_recipes_are_told_apart(material: Material) -> None:
         load_any_recipe("gone")
 
 
+@pytest.mark.parametrize("shares", ["[0.0, 0.0, 0.5, 0.5]", "[0.5, 0.6, -0.1, 0.0]"])
+def test_shares_that_cannot_be_drawn(shares: str) -> None:
+    with pytest.raises(RecipeError, match="shares: none below 0"):
+        load_localiser_recipe("localiser", [f"shares={shares}"])
+
+
 @pytest.mark.parametrize("name", shipped_localisers())
 def test_shipped_recipes_can_be_read(name: str) -> None:
     header = [line for line in shipped_localisers()[name].splitlines() if line.startswith("#")]
