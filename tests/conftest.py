@@ -72,15 +72,11 @@ def carspotter_here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Carspotter:
     """Run the command line in the process of the tests: for verbs that are slow to import."""
-    from carspotter.cli import main
+    from carspotter.cli import run as run_verb
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", ["carspotter", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
+        code = int(run_verb(sys.argv[1:]) or 0)
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess(arguments, code, out, err)
 

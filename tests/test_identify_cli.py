@@ -117,6 +117,21 @@ class TestOutput:
             assert run.stderr is not None
             assert run.stderr.read() == b""
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+    @pytest.mark.parametrize("style", [[], ["--json"], ["--csv"]], ids=["text", "json", "csv"])
+    def test_a_full_disk(self, model: Path, colours: Path, style: list[str]) -> None:
+        command = [sys.executable, "-m", "carspotter", "identify", "--model", str(model), *style]
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [*command, str(colours / "red.png")],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 1
+        assert done.stderr == "carspotter: [Errno 28] No space left on device\n"
+
 
 class TestSources:
     @pytest.fixture

@@ -107,13 +107,9 @@ assert spotter.explain(sys.argv[2]).overlay().mode == "RGB"
 
 def test_the_command_line_loads_nothing_heavy(model: Path, photo: Path, tmp_path: Path) -> None:
     code = """
-from carspotter.cli import main
+from carspotter.cli import run
 model, photo, folder = sys.argv[1:]
-sys.argv = ["carspotter", "identify", photo, "--model", model, "--explain", folder]
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
+assert not run(["identify", photo, "--model", model, "--explain", folder])
 """
     loaded = loaded_by(code, model, photo, tmp_path)
     assert "onnxruntime" in loaded
@@ -142,12 +138,8 @@ def test_importing_alone_loads_nothing() -> None:
 
 def test_help_loads_no_runtime() -> None:
     code = """
-from carspotter.cli import main
-sys.argv = ["carspotter", "train", "--help"]
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
+from carspotter.cli import run
+assert not run(["train", "--help"])
 """
     heavy = {*HEAVY, "numpy", "onnxruntime", "PIL"}
     assert loaded_by(code).isdisjoint(heavy - BROUGHT_BY_TYPER)

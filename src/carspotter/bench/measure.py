@@ -159,10 +159,11 @@ def run_process(command: Sequence[str]) -> str:
         CarspotterError: it failed; the message has the last line of what it said, or the signal
             that ended it.
     """
-    # Nothing of the terminal's state may change what a process does.
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"}
-    )
+    # Nothing of the terminal's state may change what a process does, and modules are compiled once,
+    # as they are where pip installs them, not in each process anew.
+    env = {**os.environ, "NO_COLOR": "1"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode < 0:
         raise CarspotterError(
             f"a measured process was ended by signal {-done.returncode}; 9 is often the system's, "
