@@ -13,8 +13,8 @@ def main() -> None:
     """Entry point of the `carspotter` command."""
     brief = sys.argv[1:2] == ["identify"]
     if brief:
-        # The collector would go through all that is imported many times, and find nothing: one
-        # part in thirty of a cold start. Garbage is still collected, in larger lots.
+        # The collector would go through all that is imported many times, and find nothing. Garbage
+        # is still collected, in larger lots.
         gc.set_threshold(100_000)
     code = run(sys.argv[1:])
     if brief:
