@@ -277,6 +277,14 @@ def test_the_first_frame_of_an_animation() -> None:
         assert read_photo(data)[0, 0].tolist() == [255, 0, 0], form
 
 
+def test_the_first_of_two_jpegs_in_one_file() -> None:
+    """As some cameras and phones save a photo with a second view of it."""
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert data.startswith(b"\xff\xd8\xff")
+    np.testing.assert_allclose(read_photo(data)[0, 0], [255, 0, 0], atol=3)
+
+
 def test_an_unknown_code_is_a_mistake_in_the_code() -> None:
     with pytest.raises(ValueError, match="sunny"):
         PhotoError("sunny", "a.jpg: too sunny")
