@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -140,6 +141,39 @@ def test_streets_count_what_is_wide_enough(tmp_path: Path) -> None:
     assert max(s["recall"] for s in said["curve"]) == pytest.approx(0.5)
 
 
+class BrightIsSure:
+    """A localiser that takes the whole picture for a vehicle, the surer the brighter it is."""
+
+    card = SimpleNamespace(threshold=0.5)
+
+    def boxes(self, photo: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        whole = np.array([[0, 0, *photo.size]], np.float32)
+        return whole, np.array([np.asarray(photo).mean() / 255], np.float32)
+
+
+def test_pictures_without_a_car_at_the_threshold_that_keeps_the_cars() -> None:
+    def grey(*levels: float) -> list[np.ndarray]:
+        return [np.full((20, 30, 3), round(255 * level), np.uint8) for level in levels]
+
+    crops = grey(0.1, *[0.8] * 19, *[0.9] * 20)
+    whole, corner = np.array([0, 0, 30, 20.0]), np.array([0, 0, 5, 5.0])
+    # Whatever its score, a box that is not the car's does not keep it.
+    scenes = [Composed(p, [0], [whole], [1.0]) for p in grey(*[0.6] * 18)]
+    scenes += [Composed(p, [0], [corner], [1.0]) for p in grey(0.9, 0.9)]
+    none = np.zeros((40, 4), np.float32)
+    found = measure.quiet(
+        BrightIsSure(),  # type: ignore[arg-type]
+        CarsToName([""] * 40, crops, none[:, :2], none),  # type: ignore[arg-type]
+        scenes,
+        grey(0.2, 0.4, 0.55, 0.7, 0.85),  # type: ignore[arg-type]
+    )
+    assert found == {
+        "threshold_of_the_file": 0.4,
+        "threshold_keeping_95%_of_crops": 0.8,
+        "threshold_keeping_95%_of_composites": 0.0,
+    }
+
+
 def test_the_command(drawn_data: Path, backgrounds: Path, model: Path, tmp_path: Path) -> None:
     frames = pictures(
         tmp_path / "frames.parquet",
@@ -177,4 +211,11 @@ def test_the_command(drawn_data: Path, backgrounds: Path, model: Path, tmp_path:
     assert found["streets"]["ap50"] == pytest.approx(1)
     assert 0 <= found["no_cars"]["unknown_without_a_box"] <= 1
     assert found["cost_of_one_photo"]["median"] > 0
+    # The stand-in finds one and the same vehicle on all but dark pictures: on each crop, but no
+    # pasted car.
+    assert found["no_box_without_a_car"] == {
+        "threshold_of_the_file": 1.0,
+        "threshold_keeping_95%_of_crops": 1.0,
+        "threshold_keeping_95%_of_composites": 0.0,
+    }
     assert (tmp_path / "report" / "curve.png").stat().st_size > 1000

@@ -57,6 +57,7 @@ def scenes(
         "cost_of_one_photo": measure.cost(spotter, photos, 60),
     }
     if isinstance(localiser, Localiser):
+        found["no_box_without_a_car"] = measure.quiet(localiser, cars, composed, grounds)
         found["streets"] = measure.streets(localiser, frames)
     print(json.dumps({**found, "streets": _short(found.get("streets", {}))}, indent=1))
     if out is not None:

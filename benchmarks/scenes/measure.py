@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from carspotter.data import DecodedPictures
+    from carspotter.photo import Pixels
 
 WHOLE = 0.95
 """From this share on, a car is seen whole: neither cut off by the edge nor hidden by another."""
@@ -33,6 +34,9 @@ WIDEST = 960
 """Width of a frame in which a vehicle counts from `LEAST_WIDTH` on."""
 
 LEAST_WIDTH = 60
+
+KEPT = 0.95
+"""Share of the cars that a threshold keeps, by which photos without a car are counted."""
 
 
 def named(found: Identification) -> str:
@@ -119,6 +123,44 @@ def no_cars(spotter: Spotter, backgrounds: DecodedPictures) -> dict[str, Any]:
         f.answer is not None and f.answer.level == "unknown" and f.box is None for f in answers
     ]
     return {"pictures": len(quiet), "unknown_without_a_box": float(np.mean(quiet))}
+
+
+def quiet(
+    localiser: Localiser,
+    cars: CarsToName,
+    scenes: Sequence[Composed],
+    backgrounds: DecodedPictures,
+) -> dict[str, Any]:
+    """Photos without a car that get no box, at the thresholds that keep `KEPT` of the cars.
+
+    Of those that are crops by themselves, and of those in composed scenes, where a car is kept by a
+    box that overlaps its own.
+    """
+    highest = {
+        "crops": [_highest(localiser, picture) for picture in pixels_of(cars.pixels)],
+        "composites": [
+            score for scene in scenes for score in _highest_of_each(localiser, scene).tolist()
+        ],
+    }
+    false = np.array([_highest(localiser, picture) for picture in pixels_of(backgrounds)])
+    shares = {"threshold_of_the_file": float(np.mean(false < localiser.card.threshold))}
+    for kind, scores in highest.items():
+        least = sorted(scores)[int(round(len(scores) * (1 - KEPT), 6))]
+        shares[f"threshold_keeping_{KEPT:.0%}_of_{kind}"] = float(np.mean(false < least))
+    return shares
+
+
+def _highest(localiser: Localiser, picture: Pixels) -> float:
+    return float(localiser.boxes(Image.fromarray(picture))[1].max(initial=0))
+
+
+def _highest_of_each(localiser: Localiser, scene: Composed) -> NDArray[np.float32]:
+    """The highest score of a box that overlaps each car's; 0 where there is none."""
+    boxes, scores = localiser.boxes(Image.fromarray(scene.pixels))
+    truth = torch.tensor(np.array(scene.boxes), dtype=torch.float32)
+    overlaps = box_iou(truth, torch.from_numpy(boxes)).numpy() >= OVERLAP
+    highest: NDArray[np.float32] = np.where(overlaps, scores, 0).max(axis=1, initial=0)
+    return highest
 
 
 def streets(localiser: Localiser, file: Path) -> dict[str, Any]:
