@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from conftest import encoded
 from PIL import Image, ImageDraw, ImageFilter
+from tiny_model import plain
 
 QUIET = (
     "--no-sandbox",
@@ -140,6 +142,22 @@ def visiting(browser: Any, url: str, *, wait: bool = True, **options: Any) -> It
         context.close()
     assert visit.said == []
     assert visit.asked == []
+
+
+def photo(folder: Path, name: str, colour: tuple[int, int, int]) -> Path:
+    """A photo of one colour; the file's bytes say its format, not its name."""
+    file = folder / name
+    file.write_bytes(encoded(plain(colour, (160, 120)), "PNG"))
+    return file
+
+
+def heading(visit: Visit, name: str) -> str:
+    return " ".join(visit.card(name).locator("h3").inner_text().split())
+
+
+def said_aloud(visit: Visit, text: str) -> None:
+    """Wait for a text in the live region."""
+    visit.until("text => document.getElementById('live').textContent.includes(text)", text)
 
 
 # --- drawn photos --------------------------------------------------------------------------------

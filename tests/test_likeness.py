@@ -1,0 +1,63 @@
+"""The space in which photos are compared, and what a model file says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_model
+
+import carspotter
+from carspotter import ModelFileError
+from carspotter.likeness import PLAIN, fit_space, parse_space
+
+
+def test_directions_within_cars_are_damped() -> None:
+    rng = np.random.default_rng(0)
+    cars = rng.normal(size=(8, 6)) ** 2 + 4
+    targets = np.repeat(np.arange(8), 30)
+    pictures = cars[targets] + rng.normal(size=(240, 6)) * [2.0, 0.01, 0.01, 0.01, 0.01, 0.01]
+    space = fit_space(pictures.astype(np.float32), targets, directions=2)
+    assert space.directions.shape == (2, 6)
+    assert abs(space.directions[0, 0]) > 0.99
+    assert space.damping[0] > 0.4 > 0.01 > space.damping[1]
+    straight = space.straighten(pictures.astype(np.float32))
+    rooted = np.sqrt(np.abs(pictures)) - space.mean
+    np.testing.assert_allclose(straight[:, 1:], rooted[:, 1:], atol=0.02)
+    assert straight[:, 0].std() < 0.75 * rooted[:, 0].std()
+
+
+def test_it_comes_back_from_the_metadata() -> None:
+    rng = np.random.default_rng(1)
+    made = fit_space(rng.random((40, 5)).astype(np.float32), np.arange(40) % 4, directions=3)
+    read = parse_space(made.to_json(), 5, "m.onnx")
+    embeddings = rng.random((6, 5)).astype(np.float32)
+    np.testing.assert_allclose(read.straighten(embeddings), made.straighten(embeddings), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"format_version": 1, "mean": "AA", "directions": "", "damping": ""}'],
+)
+def test_metadata_that_cannot_be_read(text: str, tmp_path: Path) -> None:
+    file = tiny_model.write(tmp_path / "m.onnx", space_text=text)
+    with pytest.raises(ModelFileError, match=r"m\.onnx"):
+        carspotter.load(file)
+
+
+def test_a_newer_space(tmp_path: Path) -> None:
+    text = tiny_model.SPACE.to_json().replace('"format_version": 1', '"format_version": 9')
+    file = tiny_model.write(tmp_path / "m.onnx", space_text=text)
+    with pytest.raises(ModelFileError, match="pip install -U"):
+        carspotter.load(file)
+
+
+def test_one_picture_of_each_car() -> None:
+    space = fit_space(np.eye(3, dtype=np.float32), np.arange(3))
+    assert np.isfinite(space.damping).all()
+
+
+def test_known_logits_all_equal() -> None:
+    features = PLAIN.features(np.ones((2, 4), np.float32), np.zeros((2, 3), np.float32))
+    assert (features == 0).all()
