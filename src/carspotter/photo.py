@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from carspotter.errors import PhotoError
@@ -281,7 +282,7 @@ def _too_large(name: str, size: str, max_pixels: int) -> PhotoError:
     return PhotoError("too_large", f"{name}: {size}more than {most} megapixels; scale it down")
 
 
-def _open(data: bytes, heif: bool) -> Image.Image:
+def _open(data: bytes, heif: bool) -> ImageFile:
     """The image of a file, not decoded yet; raises what Pillow raises."""
     if data.startswith(b"\xff\xd8\xff"):
         # What most photos are. Pillow itself would load the decoders of five formats first, which
