@@ -105,19 +105,6 @@ assert spotter.explain(sys.argv[2]).overlay().mode == "RGB"
     assert loaded.isdisjoint({*HEAVY, "email"})
 
 
-def test_a_jpeg_photo_loads_no_other_decoder(model: Path, tmp_path: Path) -> None:
-    """Pillow would load those of five formats: more than a hundredth of a second of each start."""
-    file = tmp_path / "red.jpg"
-    tiny_model.plain(tiny_model.RED).save(file, quality=95)
-    code = """
-import carspotter
-assert carspotter.load(sys.argv[1]).identify(sys.argv[2]).answer.label == "Audi S4 Sedan 2012"
-print(*(name for name in sys.modules if name.startswith("PIL.") and name.endswith("ImagePlugin")))
-"""
-    done = python(f"import sys\n{code}", model, file)
-    assert done.stdout.split() == ["PIL.JpegImagePlugin"], done.stderr
-
-
 def test_the_command_line_loads_nothing_heavy(model: Path, photo: Path, tmp_path: Path) -> None:
     code = """
 from carspotter.cli import run

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import math
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 
 from carspotter.errors import PhotoError
 
@@ -130,7 +126,7 @@ def read_reduced(
     if heif:
         _register_heif()
     try:
-        image = _open(data, heif)
+        image = Image.open(io.BytesIO(data), formats=_formats(heif))
     except UnidentifiedImageError:
         raise PhotoError(
             "not_an_image", f"{name}: not an image, or of a format that is not supported"
@@ -280,16 +276,6 @@ def _broken(name: str, error: Exception) -> PhotoError:
 def _too_large(name: str, size: str, max_pixels: int) -> PhotoError:
     most = f"{min(max_pixels, MAX_PIXELS) / 1e6:.3g}"
     return PhotoError("too_large", f"{name}: {size}more than {most} megapixels; scale it down")
-
-
-def _open(data: bytes, heif: bool) -> ImageFile:
-    """The image of a file, not decoded yet; raises what Pillow raises."""
-    if data.startswith(b"\xff\xd8\xff"):
-        # What most photos are. Pillow itself would load the decoders of five formats first, which
-        # is felt at the start of a process.
-        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
-            return JpegImageFile(io.BytesIO(data))
-    return Image.open(io.BytesIO(data), formats=_formats(heif))
 
 
 def _formats(heif: bool) -> list[str]:
