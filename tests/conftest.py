@@ -9,12 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tiny_model
 from PIL import Image, ImageDraw
 from tiny_model import BLACK, BLUE, GREEN, RED, plain
+
+if TYPE_CHECKING:
+    from page_visit import Visit
+    from serve_process import Served
 
 ROOT = Path(__file__).parent.parent
 
@@ -158,3 +163,30 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, colour in (("red", RED), ("green", GREEN), ("blue", BLUE), ("black", BLACK)):
         plain(colour).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real one, headless; who needs it is skipped where there is none."""
+    from page_visit import chromium
+
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The service with the tiny model, in its own process."""
+    from serve_process import served
+
+    with served(tmp_path_factory.mktemp("serve"), "--model", model) as started:
+        yield started
+
+
+@pytest.fixture
+def visit(browser: Any, service: Served) -> Iterator[Visit]:
+    """The page of that service, opened."""
+    from page_visit import visiting
+
+    with visiting(browser, service.url) as opened:
+        yield opened

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,10 @@ import pillow_heif
 import pytest
 import tiny_detectors
 from conftest import encoded
-from page_visit import Visit, chromium, heading, photo, said_aloud, visiting
+from page_visit import Visit, heading, photo, said_aloud, visiting
 from PIL import Image
 from serve_process import Served, served
 from tiny_model import BLACK, BLUE, GREEN, LABELS, RED, plain
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("serve"), "--model", model) as started:
-        yield started
-
-
-@pytest.fixture
-def visit(browser: Any, service: Served) -> Iterator[Visit]:
-    with visiting(browser, service.url) as opened:
-        yield opened
-
 
 # --- what it says of itself ----------------------------------------------------------------------
 

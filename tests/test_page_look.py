@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_detectors
 import tiny_model
-from page_visit import Visit, chromium, street, visiting
+from page_visit import Visit, street, visiting
 from serve_process import Served, served
 
 from carspotter.names import split_name
@@ -25,12 +25,6 @@ CARS = (
 
 WEIGHTS = np.array([[-6, -5, 11, -3], [17, 17, -11, -18], [-9, -10, 3, 23]], np.float32)
 """Of the mean red, green and blue (rows): for each drawn photo another level of answer."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from conftest import encoded
-from page_visit import Visit, chromium, free_port, heading, photo, said_aloud, visiting
-from serve_process import Served, served
+from page_visit import Visit, free_port, heading, photo, said_aloud, visiting
+from serve_process import served
 from taught_cars import PLUM, model_with_space, photos
 from tiny_model import LABELS, RED, plain
 
 KEY = "a-key-of-the-tests-0123"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("serve"), "--model", model) as started:
-        yield started
-
-
-@pytest.fixture
-def visit(browser: Any, service: Served) -> Iterator[Visit]:
-    with visiting(browser, service.url) as opened:
-        yield opened
 
 
 # --- when it does not go well --------------------------------------------------------------------
