@@ -168,7 +168,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A real one, headless; who needs it is skipped where there is none."""
-    from page_visit import chromium
+    from page_visit import chromium  # here: it imports this module itself
 
     with chromium() as opened:
         yield opened
@@ -177,7 +177,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The service with the tiny model, in its own process."""
-    from serve_process import served
+    from serve_process import served  # here: few tests need the HTTP client
 
     with served(tmp_path_factory.mktemp("serve"), "--model", model) as started:
         yield started
@@ -186,7 +186,7 @@ def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture
 def visit(browser: Any, service: Served) -> Iterator[Visit]:
     """The page of that service, opened."""
-    from page_visit import visiting
+    from page_visit import visiting  # here: it imports this module itself
 
     with visiting(browser, service.url) as opened:
         yield opened

@@ -162,10 +162,11 @@ def test_pictures_without_a_car_at_the_threshold_that_keeps_the_cars() -> None:
     scenes += [Composed(p, [0], [corner], [1.0]) for p in grey(0.9, 0.9)]
     none = np.zeros((40, 4), np.float32)
     found = measure.quiet(
-        BrightIsSure(),  # type: ignore[arg-type]
+        BrightIsSure(),  # type: ignore[arg-type]  # has what is measured, and no file
+        # Pictures in a list instead of a cache on disk: both have a length and items.
         CarsToName([""] * 40, crops, none[:, :2], none),  # type: ignore[arg-type]
         scenes,
-        grey(0.2, 0.4, 0.55, 0.7, 0.85),  # type: ignore[arg-type]
+        grey(0.2, 0.4, 0.55, 0.7, 0.85),  # type: ignore[arg-type]  # likewise
     )
     assert found == {
         "threshold_of_the_file": 0.4,
