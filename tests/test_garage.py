@@ -18,7 +18,7 @@ from tiny_model import ANSWERS, BLACK, BLUE, GREEN, RED, plain
 
 import carspotter
 from carspotter import CarName, GarageError, Spotter, UsageError
-from carspotter.garage import Garage, TaughtPhoto, TaughtScores, read_garage, write_garage
+from carspotter.garage import Garage, JointScores, TaughtPhoto, read_garage, write_garage
 from carspotter.likeness import fit_space, likeness_in
 from carspotter.names import name_of, split_name
 from carspotter.teaching import teach
@@ -142,14 +142,14 @@ class TestAnswers:
             cars.append(carspotter.garage.TaughtCar(CarName(f"car {n}"), (photo,)))
         garage = replace(garage, cars=tuple(cars))
         space = fit_space(
-            rng.random((60, 1280)).astype(np.float32), np.arange(60, dtype=np.int64) % 6
+            rng.random((392, 1280)).astype(np.float32), np.arange(392, dtype=np.int64) % 196
         )
-        scores = TaughtScores(garage, likeness_in(space), 1.0)
+        scores = JointScores(garage, likeness_in(space), 1.0)
         row = scores(
             np.zeros((1, 196), np.float32), cars[7].photos[0].embedding[None].astype(np.float32)
         )
-        assert row.shape == (1, 1000)
-        assert row[0].argmax() == 7
+        assert row.shape == (1, 1196)
+        assert row[0].argmax() == 196 + 7
 
 
 class TestTeaching:

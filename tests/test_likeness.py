@@ -10,7 +10,7 @@ import tiny_model
 
 import carspotter
 from carspotter import ModelFileError
-from carspotter.likeness import PLAIN, fit_space, parse_space
+from carspotter.likeness import PLAIN, class_means, fit_space, likeness_in, parse_space
 
 
 def test_directions_within_cars_are_damped() -> None:
@@ -31,9 +31,27 @@ def test_directions_within_cars_are_damped() -> None:
 def test_it_comes_back_from_the_metadata() -> None:
     rng = np.random.default_rng(1)
     made = fit_space(rng.random((40, 5)).astype(np.float32), np.arange(40) % 4, directions=3)
-    read = parse_space(made.to_json(), 5, "m.onnx")
+    read = parse_space(made.to_json(), 5, 4, "m.onnx")
     embeddings = rng.random((6, 5)).astype(np.float32)
     np.testing.assert_allclose(read.straighten(embeddings), made.straighten(embeddings), atol=2e-3)
+    assert np.array_equal(read.known, made.known)
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        parse_space(made.to_json(), 5, 3, "m.onnx")
+
+
+def test_known_cars_lie_where_their_pictures_do() -> None:
+    rng = np.random.default_rng(2)
+    cars, targets = rng.random((6, 40)), np.arange(60) % 6
+    pictures = (cars[targets] + 0.1 * rng.random((60, 40))).astype(np.float32)
+    likeness = likeness_in(fit_space(pictures, targets))
+    known = likeness.known_cars()
+    assert known is not None
+    np.testing.assert_allclose(np.linalg.norm(known, axis=1), 1, atol=1e-5)
+    features = likeness.features(np.zeros((60, 6), np.float32), pictures)
+    assert np.array_equal((features @ known.T).argmax(axis=1), targets)
+    exact = class_means(features, targets)
+    assert (exact * known).sum(axis=1).min() > 0.9999
+    assert likeness_in(None).known_cars() is None
 
 
 @pytest.mark.parametrize(

@@ -79,11 +79,9 @@ def test_from_training_to_figures(data: Path, tmp_path: Path) -> None:
     assert json.loads(printed) == found
     assert (found["known"], len(found["left_out"])) == (3, 1)
     assert found["model_has_seen_them"] is False
-    assert [(r["space"], r["photos"]) for r in found["results"]] == [
-        (True, 1),
-        (True, 3),
-        (False, 1),
-        (False, 3),
+    ways = ("among_known", "in_space", "plain")
+    assert [(r["compared"], r["photos"]) for r in found["results"]] == [
+        (way, photos) for way in ways for photos in (1, 3)
     ]
     for row in found["results"]:
         assert (row["pictures_taught"], row["pictures_known"]) == (4, 12)
@@ -94,7 +92,9 @@ def test_from_training_to_figures(data: Path, tmp_path: Path) -> None:
     run = work / "run" / "log.txt"
     before = run.read_text()
     constants = json.loads(benchmark("fit", *common, *options))
-    assert set(constants["in_space"]) == set(CONSTANTS) == set(constants["plain"])
+    for way in ways:
+        assert set(constants[way]) == set(CONSTANTS)
+        assert (constants[way]["known_slope"] != 0) == (way == "among_known")
     assert run.read_text() == before
     with pytest.raises(UsageError, match="other settings"):
         benchmark("run", *common[:-1], "2")
@@ -108,6 +108,7 @@ def test_a_space_for_a_file_without_one(data: Path, tmp_path: Path) -> None:
     benchmark("space", "--data", data, "--model", file, "--out", tmp_path / "new.onnx")
     new = carspotter.load(tmp_path / "new.onnx")
     assert new.likeness.space is not None
+    assert new.likeness.space.known is not None
     assert new.card == old.card
     inputs = np.zeros((1, old.card.input_size, old.card.input_size, 3), np.uint8)
     assert np.array_equal(new.logits(inputs), old.logits(inputs))

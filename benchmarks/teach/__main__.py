@@ -13,12 +13,12 @@ from rich.console import Console
 import carspotter
 from benchmarks.teach.left_out import choose, trained_without
 from benchmarks.teach.material import Material, crop_of, held_back, look
-from benchmarks.teach.measure import CONSTANTS, figures, fit
+from benchmarks.teach.measure import CONSTANTS, figures, fit, likenesses
 from carspotter.data import open_data_set
 from carspotter.errors import UsageError
 from carspotter.export.onnx_file import space_of, with_space
 from carspotter.files import replacing, write_text
-from carspotter.likeness import likeness_in
+from carspotter.likeness import Likeness
 from carspotter.spotter import Spotter
 from carspotter.train import RunFolder
 
@@ -61,15 +61,14 @@ def run(
     numbers = _numbers(shots)
     spotter, material = _prepare(data, work, model, recipe, changes, classes, seed, test=True)
     temperature = spotter.card.temperature
-    spaces = dict.fromkeys((spotter.likeness.space, None))
     found = {
         **_about(spotter, material, seed),
         "results": [
             {
-                "space": space is not None,
-                **figures(material, likeness_in(space), temperature, count, draws, seed),
+                "compared": name,
+                **figures(material, likeness, temperature, count, draws, seed),
             }
-            for space in spaces
+            for name, likeness in _likenesses(spotter, material).items()
             for count in numbers
         ],
     }
@@ -98,11 +97,9 @@ def fit_constants(
     spotter, material = _prepare(data, work, model, recipe, changes, classes, seed, test=False)
     temperature = spotter.card.temperature
     found: dict[str, Any] = _about(spotter, material, seed)
-    for space in dict.fromkeys((spotter.likeness.space, None)):
-        fitted = fit(material, likeness_in(space), temperature, numbers, draws, seed)
-        found["in_space" if space else "plain"] = {
-            key: round(getattr(fitted, key), 3) for key in CONSTANTS
-        }
+    for name, likeness in _likenesses(spotter, material).items():
+        fitted = fit(material, likeness, temperature, numbers, draws, seed)
+        found[name] = {key: round(getattr(fitted, key), 3) for key in CONSTANTS}
     print(json.dumps(found, indent=1))
 
 
@@ -149,6 +146,12 @@ def _prepare(
         labels = {name.label for name in spotter.card.classes}
         validation = held_back(opened, labels, 0.1, 0)
     return spotter, look(spotter, opened, left_out, validation, _progress, test=test)
+
+
+def _likenesses(spotter: Spotter, material: Material) -> dict[str, Likeness]:
+    labels = [name.label for name in spotter.card.classes]
+    columns = [labels.index(label) for label in material.known]
+    return likenesses(spotter.likeness.space, columns)
 
 
 def _about(spotter: Spotter, material: Material, seed: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,16 +13,19 @@ from scipy.special import logsumexp
 
 from benchmarks.teach.material import Looks, Material, draws
 from carspotter.decide import softmax
-from carspotter.garage import TaughtScores
-from carspotter.likeness import Likeness
+from carspotter.garage import JointScores
+from carspotter.likeness import Likeness, Space, likeness_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from carspotter.garage import Garage
 
-CONSTANTS = ("slope", "offset", "spread")
+CONSTANTS = ("slope", "offset", "spread", "known_scale", "known_slope")
 """Of `carspotter.likeness.Likeness`, which are fitted."""
+
+_OF_TAUGHT = 3
+"""So many of them where the model file does not say where the known cars lie."""
 
 
 def figures(
@@ -76,9 +79,22 @@ def joint(
     garage: Garage, likeness: Likeness, temperature: float, looks: Looks
 ) -> NDArray[np.float32]:
     """Logits (N, known + taught) of pictures."""
-    scores = TaughtScores(garage, likeness, temperature)
-    taught = scores(looks.logits, looks.embeddings)
-    return np.concatenate([looks.logits, taught], axis=1)
+    return JointScores(garage, likeness, temperature)(looks.logits, looks.embeddings)
+
+
+def likenesses(space: Space | None, columns: Sequence[int]) -> dict[str, Likeness]:
+    """The ways of comparing that a model file offers, by what it must carry for them.
+
+    Args:
+        space: the file's.
+        columns: of the model's classes, those that count as known.
+    """
+    offered: dict[str, Space | None] = {"plain": None}
+    if space is not None:
+        offered = {"in_space": replace(space, known=None), **offered}
+        if space.known is not None:
+            offered = {"among_known": replace(space, known=space.known[columns]), **offered}
+    return {name: likeness_in(each) for name, each in offered.items()}
 
 
 def fit(
@@ -100,22 +116,54 @@ def fit(
         for photos in shots
         for garage, taken in draws(material, photos, count, seed)
     ]
+    free = len(CONSTANTS) if likeness.known_cars() is not None else _OF_TAUGHT
 
-    def loss(constants: NDArray[np.float64]) -> float:
-        slope, offset, spread = constants
-        total = 0.0
-        for cosine, length, known, right, number, weight in cases:
-            taught = slope * cosine + offset + spread * (length - 1)
-            goal = np.where(
-                number < 0, right, taught[np.arange(len(number)), np.maximum(number, 0)]
-            )
-            whole = np.logaddexp(known, logsumexp(taught, axis=1))
-            total += float(weight @ (whole - goal))
-        return total / len(cases)
+    def loss(values: NDArray[np.float64]) -> float:
+        tried = _with(likeness, values.tolist())
+        return sum(case.loss(tried) for case in cases) / len(cases)
 
-    start = np.array([likeness.slope, likeness.offset, likeness.spread])
-    slope, offset, spread = minimize(loss, start, method="BFGS", options={"gtol": 1e-4}).x.tolist()
-    return Likeness(slope, offset, spread, likeness.space)
+    start = np.array([getattr(likeness, name) for name in CONSTANTS[:free]])
+    found = minimize(loss, start, method="BFGS", options={"gtol": 1e-4})
+    return _with(likeness, found.x.tolist())
+
+
+def _with(likeness: Likeness, values: Sequence[float]) -> Likeness:
+    """The likeness with its first so many constants, in the order of `CONSTANTS`."""
+    slope, offset, spread, *of_known = values
+    changed = replace(likeness, slope=slope, offset=offset, spread=spread)
+    if not of_known:
+        return changed
+    known_scale, known_slope = of_known
+    return replace(changed, known_scale=known_scale, known_slope=known_slope)
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """Of one draw: all that the loss is made of, for N pictures, K known and some taught cars.
+
+    Attributes:
+        cosines: (N, taught) to the taught cars.
+        lengths: (taught,) of their means.
+        known: (N, K) calibrated logits.
+        known_cosines: (N, K); 0 where they do not count.
+        targets: (N,) the known classes first.
+        weights: (N,) their sum is 1.
+    """
+
+    cosines: NDArray[np.float32]
+    lengths: NDArray[np.float32]
+    known: NDArray[np.float64]
+    known_cosines: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+    def loss(self, likeness: Likeness) -> float:
+        """Mean negative log-likelihood."""
+        known = likeness.known_scale * self.known + likeness.known_slope * self.known_cosines
+        offsets = likeness.offset + likeness.spread * (self.lengths - 1)
+        every = np.concatenate([known, likeness.slope * self.cosines + offsets], axis=1)
+        right = every[np.arange(len(every)), self.targets]
+        return float(self.weights @ (logsumexp(every, axis=1) - right))
 
 
 def _case(
@@ -124,21 +172,19 @@ def _case(
     temperature: float,
     garage: Garage,
     taken: Sequence[NDArray[np.bool_]],
-) -> tuple[NDArray[Any], ...]:
-    """Of one draw: all that the loss is made of.
-
-    Cosines (N, cars), lengths (cars,), the log of the known classes' summed exponentials (N,), the
-    right known logit (N,), the right taught car (N,), below 0 where it is a known one, and the
-    weights (N,).
-    """
+) -> _Case:
     looks = material.validation
     for pool, chosen in zip(material.pool, taken, strict=True):
         looks = looks.beside(pool.of(~chosen))
-    zero = Likeness(0.0, 0.0, 0.0, likeness.space)
-    cosine = joint(garage, replace(zero, slope=1.0), 1.0, looks)[:, len(material.known) :]
-    length = 1 + joint(garage, replace(zero, spread=1.0), 1.0, looks)[0, len(material.known) :]
-    scaled = looks.logits.astype(np.float64) / temperature
-    number = looks.targets - len(material.known)
-    right = scaled[np.arange(len(number)), np.minimum(looks.targets, len(material.known) - 1)]
+    zero = Likeness(0.0, 0.0, 0.0, likeness.space, known_scale=0.0)
+    count = len(material.known)
+    cosines = joint(garage, replace(zero, slope=1.0, known_slope=1.0), 1.0, looks)
     weight = 1 / np.bincount(looks.targets)[looks.targets]
-    return cosine, length, logsumexp(scaled, axis=1), right, number, weight / weight.sum()
+    return _Case(
+        cosines=cosines[:, count:],
+        lengths=1 + joint(garage, replace(zero, spread=1.0), 1.0, looks)[0, count:],
+        known=looks.logits.astype(np.float64) / temperature,
+        known_cosines=cosines[:, :count],
+        targets=looks.targets,
+        weights=weight / weight.sum(),
+    )

@@ -168,8 +168,8 @@ class Garage:
         return f"; in the garage: {', '.join(labels[:5]) or 'nothing'}{more}"
 
 
-class TaughtScores:
-    """The logits of a garage's cars. Holds no state that a call changes.
+class JointScores:
+    """The logits of a model's own classes and a garage's cars. Holds no state that a call changes.
 
     Args:
         garage: the cars; at least one.
@@ -190,15 +190,22 @@ class TaughtScores:
         means = (np.add.reduceat(features, starts, axis=0) / counts).astype(np.float32)
         self._prototypes = unit(means)
         self._offsets = likeness.offsets(means)
+        self._known = likeness.known_cars()
 
     def __call__(
         self, logits: NDArray[np.float32], embeddings: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Logits (N, cars) for known logits (N, K) and embeddings (N, D) of N pictures."""
+        """Logits (N, K + cars) for known logits (N, K) and embeddings (N, D) of N pictures.
+
+        The taught cars' stand last.
+        """
         features = self._likeness.features(logits, embeddings)
-        cosines = product(features, self._prototypes)
-        found: NDArray[np.float32] = self._likeness.slope * cosines + self._offsets
-        return (self._temperature * found).astype(np.float32)
+        taught = self._likeness.slope * product(features, self._prototypes) + self._offsets
+        known = self._likeness.known_scale * logits
+        if self._known is not None:
+            slope = self._temperature * self._likeness.known_slope
+            known = known + slope * product(features, self._known)
+        return np.concatenate([known, self._temperature * taught], axis=1).astype(np.float32)
 
 
 def read_garage(path: Path) -> Garage:

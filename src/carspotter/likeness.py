@@ -42,11 +42,15 @@ class Space:
         mean: (D,) of the square roots over the known cars.
         directions: (R, D) unit vectors, at right angles to each other.
         damping: (R,) what is taken away along each, 0 to 1.
+        known: (K, D) where the known cars lie in it, in the order of the model's classes: each row
+            points to the mean of a car's pictures, and its largest value is 127; None in files of
+            before there was this.
     """
 
     mean: NDArray[np.float32]
     directions: NDArray[np.float32]
     damping: NDArray[np.float32]
+    known: NDArray[np.int8] | None = None
 
     def straighten(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings (N, D) centred and damped."""
@@ -62,17 +66,21 @@ class Space:
             "directions": _packed(self.directions),
             "damping": _packed(self.damping),
         }
+        if self.known is not None:
+            values["known"] = base64.b64encode(self.known.tobytes()).decode("ascii")
         return json.dumps(values)
 
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """From photos to logits of taught cars.
+    """From photos to logits of known and taught cars on one scale.
 
-    `slope * cosine + offset + spread * (length - 1)`, where `length` is that of the mean of the
-    unit vectors of a car's photos: 1 for one photo, less for several that differ. The constants are
-    in units of calibrated logits, that is, divided by the model's temperature: a softmax over known
-    and taught logits is calibrated.
+    A taught car's is `slope * cosine + offset + spread * (length - 1)`, where `length` is that of
+    the mean of the unit vectors of a car's photos: 1 for one photo, less for several that differ. A
+    known car's is `known_scale` times its own and `known_slope` times its cosine: near twins of
+    which one is taught are so told apart by the same measure. The constants are in units of
+    calibrated logits, that is, divided by the model's temperature: a softmax over known and taught
+    logits is calibrated.
 
     Attributes:
         slope: of the cosine.
@@ -82,12 +90,16 @@ class Likeness:
         space: in which embeddings are compared; None: the known logits are compared instead, each
             picture's less their mean. Cars that are taken for the same mixture of known ones are
             alike.
+        known_scale: of the known classes' own logits.
+        known_slope: of the cosine to a known class; 0 where the space does not have them.
     """
 
     slope: float
     offset: float
     spread: float
     space: Space | None = None
+    known_scale: float = 1.0
+    known_slope: float = 0.0
 
     def features(
         self, logits: NDArray[np.float32], embeddings: NDArray[np.float32]
@@ -102,21 +114,32 @@ class Likeness:
         length: NDArray[np.float32] = np.linalg.norm(means, axis=1).astype(np.float32)
         return self.offset + self.spread * (length - 1)
 
+    def known_cars(self) -> NDArray[np.float32] | None:
+        """Unit vectors (K, F) of the known cars, where their cosines count."""
+        if self.space is None or self.space.known is None:
+            return None
+        return unit(self.space.known.astype(np.float32))
+
 
 PLAIN = Likeness(slope=15.9, offset=1.6, spread=1.9)
 """For model files that carry no space."""
 
 IN_SPACE = Likeness(slope=19.2, offset=4.0, spread=2.6)
-"""The constants where there is a space.
+"""The constants where there is a space without the known cars."""
 
-Both by `python -m benchmarks.teach fit`, on the training split, with an EfficientNet-Lite2 that was
+AMONG_KNOWN = Likeness(slope=22.0, offset=3.3, spread=4.3, known_scale=0.4, known_slope=14.8)
+"""The constants where the space has the known cars, too.
+
+All by `python -m benchmarks.teach fit`, on the training split, with an EfficientNet-Lite2 that was
 trained without the twenty classes that it was taught: docs/teaching.md has the command.
 """
 
 
 def likeness_in(space: Space | None) -> Likeness:
     """How photos are compared by a model file that carries this space, or none."""
-    return PLAIN if space is None else replace(IN_SPACE, space=space)
+    if space is None:
+        return PLAIN
+    return replace(IN_SPACE if space.known is None else AMONG_KNOWN, space=space)
 
 
 def fit_space(
@@ -125,8 +148,8 @@ def fit_space(
     """The space of a model, from pictures of the cars that it knows.
 
     Args:
-        embeddings: (N, D) of pictures of several cars, several of each.
-        targets: (N,) which car each shows.
+        embeddings: (N, D) of pictures of every known car, several of each.
+        targets: (N,) which car each shows, from 0.
         directions: how many are damped, at most.
     """
     roots = rooted(embeddings).astype(np.float64)
@@ -140,19 +163,30 @@ def fit_space(
     strongest = np.argsort(-strengths)[:directions]
     ground = SHRINKAGE * strengths.mean()
     damping = 1 - np.sqrt(ground / np.maximum(strengths[strongest] + ground, 1e-12))
-    return Space(
+    space = Space(
         mean=roots.mean(axis=0).astype(np.float32),
         directions=vectors[:, strongest].T.astype(np.float32),
         damping=damping.astype(np.float32),
     )
+    means = class_means(unit(space.straighten(embeddings)), targets)
+    steps = 127 / np.maximum(np.abs(means).max(axis=1, keepdims=True), 1e-12)
+    return replace(space, known=np.rint(steps * means).astype(np.int8))
 
 
-def parse_space(text: str, width: int, file: str) -> Space:
+def class_means(rows: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Unit vectors (K, F) to the mean of each class's rows (N, F); targets (N,) are from 0."""
+    sums = np.zeros((int(targets.max()) + 1, rows.shape[1]), np.float32)
+    np.add.at(sums, targets, rows)
+    return unit(sums)
+
+
+def parse_space(text: str, width: int, classes: int, file: str) -> Space:
     """Read back what `Space.to_json` gave.
 
     Args:
         text: from the metadata.
         width: of the model's embedding.
+        classes: that the model knows.
         file: the model file, for errors.
 
     Raises:
@@ -165,10 +199,15 @@ def parse_space(text: str, width: int, file: str) -> Space:
                 f"{file}: its space is of a newer format; pip install -U carspotter"
             )
         damping = _unpacked(values["damping"], (-1,))
+        known = None
+        if "known" in values:
+            flat = np.frombuffer(base64.b64decode(values["known"], validate=True), np.int8)
+            known = flat.reshape(classes, width)
         return Space(
             mean=_unpacked(values["mean"], (width,)),
             directions=_unpacked(values["directions"], (len(damping), width)),
             damping=damping,
+            known=known,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{file}: its space cannot be read ({error})") from error

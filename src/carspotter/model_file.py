@@ -79,11 +79,11 @@ class ModelFile:
         self.explains = "head" in outputs
         self.has_familiarity = FAMILIARITY_OUTPUT in outputs
         self.info = ModelInfo(self.card.name, self.card.version, sha256)
-        self.likeness: Likeness = likeness_in(
-            parse_space(self._metadata[SPACE_KEY], outputs["embedding"][1], str(path))
-            if SPACE_KEY in self._metadata
-            else None
-        )
+        space = None
+        if SPACE_KEY in self._metadata:
+            width, classes = outputs["embedding"][1], len(self.card.classes)
+            space = parse_space(self._metadata[SPACE_KEY], width, classes, str(path))
+        self.likeness: Likeness = likeness_in(space)
 
     @property
     def one_thread(self) -> ModelFile:

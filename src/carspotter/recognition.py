@@ -11,7 +11,7 @@ import numpy as np
 from carspotter.decide import Decider
 from carspotter.errors import GarageError, UsageError
 from carspotter.explain import Explanation, HeatMap, class_map
-from carspotter.garage import Garage, TaughtScores
+from carspotter.garage import Garage, JointScores
 from carspotter.model_file import ModelFile, Outputs
 from carspotter.names import LEVELS
 from carspotter.views import Observation, View, Wish, identification, inputs
@@ -43,7 +43,7 @@ class Recognition:
 
     def __init__(self, model: ModelFile) -> None:
         self._model = model
-        self._taught: TaughtScores | None = None
+        self._joint: JointScores | None = None
         card = model.card
         self._thresholds = dict(card.thresholds)
         self._decider = Decider(card.classes, card.temperature, self._thresholds)
@@ -78,9 +78,9 @@ class Recognition:
         other, card = copy.copy(self), self._model.card
         names = (*card.classes, *(car.name for car in cars))
         other._decider = Decider(names, card.temperature, self._thresholds)
-        other._taught = None
+        other._joint = None
         if garage is not None and cars:
-            other._taught = TaughtScores(garage, self._model.likeness, card.temperature)
+            other._joint = JointScores(garage, self._model.likeness, card.temperature)
         return other
 
     @property
@@ -109,10 +109,7 @@ class Recognition:
     def _with_taught(self, pixels: Pixels) -> Outputs:
         """Outputs whose logits are (N, classes and taught cars): the taught cars' stand last."""
         known = self._model.outputs(pixels)
-        if self._taught is None:
-            return known
-        logits = np.concatenate([known.logits, self._taught(*known)], axis=1)
-        return known._replace(logits=logits)
+        return known if self._joint is None else known._replace(logits=self._joint(*known))
 
     def explained(
         self, photos: Sequence[tuple[str, Drawable]], wanted: int | None, wish: Wish
@@ -122,8 +119,8 @@ class Recognition:
         for batch in inputs([view for _, photo in photos for view in photo.views], BATCH):
             seen = self._model.evidence(batch)
             every = seen.logits
-            if self._taught is not None:
-                every = np.concatenate([every, self._taught(every, seen.embedding)], axis=1)
+            if self._joint is not None:
+                every = self._joint(every, seen.embedding)
             for row, logits, feature_map in zip(every, seen.logits, seen.feature_map, strict=True):
                 number = int(logits.argmax()) if wanted is None else wanted
                 rows.append((row, number, class_map(feature_map, seen.head[number])))

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from carspotter.likeness import unit
+from carspotter.likeness import class_means, unit
 from carspotter.model_file import FAMILIARITY_OUTPUT
 
 if TYPE_CHECKING:
@@ -75,10 +75,7 @@ def fit_gate(
             car in twenty is less familiar than `high`, and `low` lies two interquartile ranges
             below it.
     """
-    rows = unit(embeddings)
-    sums = np.zeros((int(targets.max()) + 1, rows.shape[1]), np.float32)
-    np.add.at(sums, targets, rows)
-    ungated = Gate(unit(sums), 0.0, 1.0)
+    ungated = Gate(class_means(unit(embeddings), targets), 0.0, 1.0)
     high, lower, upper = np.quantile(ungated.familiarity(held_out), [_LESS_FAMILIAR, 0.25, 0.75])
     width = max(_RANGES * (upper - lower), _LEAST_WIDTH)
     return Gate(ungated.means, float(high - width), float(high))

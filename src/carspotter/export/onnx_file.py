@@ -296,7 +296,7 @@ def space_of(spotter: Spotter, pictures: Sequence[Picture], crop: Crop, progress
     chosen = _some_of_each(pictures)
     found = predict(
         chosen,
-        sorted({picture.label for picture in chosen}),
+        [name.label for name in spotter.card.classes],
         lambda inputs: spotter.outputs(inputs).embedding,
         size=spotter.card.input_size,
         resize=spotter.card.resize,
