@@ -19,6 +19,7 @@ from benchmarks.teach.measure import CONSTANTS
 from benchmarks.views import write_view
 from carspotter.data import open_data_set
 from carspotter.errors import UsageError
+from carspotter.likeness import IN_SPACE
 from carspotter.names import CarName
 
 NAMES = tuple(f"{hue} Car {n}" for n, hue in enumerate(("Red", "Green", "Blue", "Yellow")))
@@ -95,6 +96,7 @@ def test_from_training_to_figures(data: Path, tmp_path: Path) -> None:
     for way in ways:
         assert set(constants[way]) == set(CONSTANTS)
         assert (constants[way]["known_slope"] != 0) == (way == "among_known")
+    assert all(constants["in_space"][key] != getattr(IN_SPACE, key) for key in ("slope", "spread"))
     assert run.read_text() == before
     with pytest.raises(UsageError, match="other settings"):
         benchmark("run", *common[:-1], "2")

@@ -150,10 +150,10 @@ class _Case:
         weights: (N,) their sum is 1.
     """
 
-    cosines: NDArray[np.float32]
-    lengths: NDArray[np.float32]
+    cosines: NDArray[np.float64]
+    lengths: NDArray[np.float64]
     known: NDArray[np.float64]
-    known_cosines: NDArray[np.float32]
+    known_cosines: NDArray[np.float64]
     targets: NDArray[np.int64]
     weights: NDArray[np.float64]
 
@@ -178,11 +178,13 @@ def _case(
         looks = looks.beside(pool.of(~chosen))
     zero = Likeness(0.0, 0.0, 0.0, likeness.space, known_scale=0.0)
     count = len(material.known)
-    cosines = joint(garage, replace(zero, slope=1.0, known_slope=1.0), 1.0, looks)
+    # In 64 bits: slopes are taken by differences that 32 would not show.
+    cosines = joint(garage, replace(zero, slope=1.0, known_slope=1.0), 1.0, looks).astype(float)
+    spreads = joint(garage, replace(zero, spread=1.0), 1.0, looks).astype(float)
     weight = 1 / np.bincount(looks.targets)[looks.targets]
     return _Case(
         cosines=cosines[:, count:],
-        lengths=1 + joint(garage, replace(zero, spread=1.0), 1.0, looks)[0, count:],
+        lengths=1 + spreads[0, count:],
         known=looks.logits.astype(np.float64) / temperature,
         known_cosines=cosines[:, :count],
         targets=looks.targets,
