@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import tiny_model
 
 import carspotter
 from carspotter import ModelFileError
+from carspotter.garage import Garage, JointScores, TaughtPhoto
 from carspotter.likeness import PLAIN, class_means, fit_space, likeness_in, parse_space
+from carspotter.names import CarName
 
 
 def test_directions_within_cars_are_damped() -> None:
@@ -79,3 +82,22 @@ def test_one_picture_of_each_car() -> None:
 def test_known_logits_all_equal() -> None:
     features = PLAIN.features(np.ones((2, 4), np.float32), np.zeros((2, 3), np.float32))
     assert (features == 0).all()
+
+
+def test_a_sure_network_is_asked_how_alike_the_known_car_is() -> None:
+    rng = np.random.default_rng(3)
+    cars, targets = rng.random((6, 40)), np.arange(60) % 6
+    space = fit_space((cars[targets] + 0.1 * rng.random((60, 40))).astype(np.float32), targets)
+    info = carspotter.ModelInfo("m", "1", "0" * 64)
+    other = rng.random(40).astype(np.float16)
+    photo = TaughtPhoto("1" * 64, np.zeros(6, np.float16), other)
+    known = tuple(f"car {n}" for n in range(6))
+    garage = Garage(info, known).teach(CarName("taught"), [photo])
+    # Of the taught car and of car 0: the network is sure that both are car 0.
+    pictures = np.stack([other.astype(np.float32), cars[0].astype(np.float32)])
+    logits = np.tile(np.float32([24, 0, 0, 0, 0, 0]), (2, 1))
+    placed = JointScores(garage, likeness_in(space), 1.0)(logits, pictures)
+    assert placed.argmax(axis=1).tolist() == [6, 0]
+    unplaced = JointScores(garage, likeness_in(replace(space, known=None)), 1.0)
+    assert unplaced(logits, pictures).argmax(axis=1).tolist() == [0, 0]
+    assert np.array_equal(unplaced(logits, pictures)[:, :6], logits)
