@@ -142,7 +142,7 @@ class TestAnswers:
             cars.append(carspotter.garage.TaughtCar(CarName(f"car {n}"), (photo,)))
         garage = replace(garage, cars=tuple(cars))
         space = fit_space(
-            rng.random((392, 1280)).astype(np.float32), np.arange(392, dtype=np.int64) % 196
+            rng.random((392, 1280)).astype(np.float32), np.arange(392, dtype=np.int64) % 196, 196
         )
         scores = JointScores(garage, likeness_in(space), 1.0)
         row = scores(

@@ -21,7 +21,7 @@ def test_directions_within_cars_are_damped() -> None:
     cars = rng.normal(size=(8, 6)) ** 2 + 4
     targets = np.repeat(np.arange(8), 30)
     pictures = cars[targets] + rng.normal(size=(240, 6)) * [2.0, 0.01, 0.01, 0.01, 0.01, 0.01]
-    space = fit_space(pictures.astype(np.float32), targets, directions=2)
+    space = fit_space(pictures.astype(np.float32), targets, 8, directions=2)
     assert space.directions.shape == (2, 6)
     assert abs(space.directions[0, 0]) > 0.99
     assert space.damping[0] > 0.4 > 0.01 > space.damping[1]
@@ -33,8 +33,10 @@ def test_directions_within_cars_are_damped() -> None:
 
 def test_it_comes_back_from_the_metadata() -> None:
     rng = np.random.default_rng(1)
-    made = fit_space(rng.random((40, 5)).astype(np.float32), np.arange(40) % 4, directions=3)
-    read = parse_space(made.to_json(), 5, 4, "m.onnx")
+    made = fit_space(rng.random((40, 5)).astype(np.float32), np.arange(40) % 4, 5, directions=3)
+    assert made.known is not None
+    assert made.known.any(axis=1).tolist() == [True] * 4 + [False]  # of the fifth no picture
+    read = parse_space(made.to_json(), 5, 5, "m.onnx")
     embeddings = rng.random((6, 5)).astype(np.float32)
     np.testing.assert_allclose(read.straighten(embeddings), made.straighten(embeddings), atol=2e-3)
     assert np.array_equal(read.known, made.known)
@@ -46,13 +48,13 @@ def test_known_cars_lie_where_their_pictures_do() -> None:
     rng = np.random.default_rng(2)
     cars, targets = rng.random((6, 40)), np.arange(60) % 6
     pictures = (cars[targets] + 0.1 * rng.random((60, 40))).astype(np.float32)
-    likeness = likeness_in(fit_space(pictures, targets))
+    likeness = likeness_in(fit_space(pictures, targets, 6))
     known = likeness.known_cars()
     assert known is not None
     np.testing.assert_allclose(np.linalg.norm(known, axis=1), 1, atol=1e-5)
     features = likeness.features(np.zeros((60, 6), np.float32), pictures)
     assert np.array_equal((features @ known.T).argmax(axis=1), targets)
-    exact = class_means(features, targets)
+    exact = class_means(features, targets, 6)
     assert (exact * known).sum(axis=1).min() > 0.9999
     assert likeness_in(None).known_cars() is None
 
@@ -75,7 +77,7 @@ def test_a_newer_space(tmp_path: Path) -> None:
 
 
 def test_one_picture_of_each_car() -> None:
-    space = fit_space(np.eye(3, dtype=np.float32), np.arange(3))
+    space = fit_space(np.eye(3, dtype=np.float32), np.arange(3), 3)
     assert np.isfinite(space.damping).all()
 
 
@@ -87,7 +89,7 @@ def test_known_logits_all_equal() -> None:
 def test_a_sure_network_is_asked_how_alike_the_known_car_is() -> None:
     rng = np.random.default_rng(3)
     cars, targets = rng.random((6, 40)), np.arange(60) % 6
-    space = fit_space((cars[targets] + 0.1 * rng.random((60, 40))).astype(np.float32), targets)
+    space = fit_space((cars[targets] + 0.1 * rng.random((60, 40))).astype(np.float32), targets, 6)
     info = carspotter.ModelInfo("m", "1", "0" * 64)
     other = rng.random(40).astype(np.float16)
     photo = TaughtPhoto("1" * 64, np.zeros(6, np.float16), other)

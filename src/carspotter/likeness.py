@@ -143,13 +143,17 @@ def likeness_in(space: Space | None) -> Likeness:
 
 
 def fit_space(
-    embeddings: NDArray[np.float32], targets: NDArray[np.int64], directions: int = DIRECTIONS
+    embeddings: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    classes: int,
+    directions: int = DIRECTIONS,
 ) -> Space:
     """The space of a model, from pictures of the cars that it knows.
 
     Args:
         embeddings: (N, D) of pictures of every known car, several of each.
         targets: (N,) which car each shows, from 0.
+        classes: that the model knows; one without pictures lies nowhere.
         directions: how many are damped, at most.
     """
     roots = rooted(embeddings).astype(np.float64)
@@ -168,14 +172,19 @@ def fit_space(
         directions=vectors[:, strongest].T.astype(np.float32),
         damping=damping.astype(np.float32),
     )
-    means = class_means(unit(space.straighten(embeddings)), targets)
+    means = class_means(unit(space.straighten(embeddings)), targets, classes)
     steps = 127 / np.maximum(np.abs(means).max(axis=1, keepdims=True), 1e-12)
     return replace(space, known=np.rint(steps * means).astype(np.int8))
 
 
-def class_means(rows: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Unit vectors (K, F) to the mean of each class's rows (N, F); targets (N,) are from 0."""
-    sums = np.zeros((int(targets.max()) + 1, rows.shape[1]), np.float32)
+def class_means(
+    rows: NDArray[np.float32], targets: NDArray[np.int64], classes: int
+) -> NDArray[np.float32]:
+    """Unit vectors (classes, F) to the mean of each class's rows (N, F), 0 where it has none.
+
+    Targets (N,) are from 0.
+    """
+    sums = np.zeros((classes, rows.shape[1]), np.float32)
     np.add.at(sums, targets, rows)
     return unit(sums)
 

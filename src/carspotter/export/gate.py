@@ -75,7 +75,7 @@ def fit_gate(
             car in twenty is less familiar than `high`, and `low` lies two interquartile ranges
             below it.
     """
-    ungated = Gate(class_means(unit(embeddings), targets), 0.0, 1.0)
+    ungated = Gate(class_means(unit(embeddings), targets, int(targets.max()) + 1), 0.0, 1.0)
     high, lower, upper = np.quantile(ungated.familiarity(held_out), [_LESS_FAMILIAR, 0.25, 0.75])
     width = max(_RANGES * (upper - lower), _LEAST_WIDTH)
     return Gate(ungated.means, float(high - width), float(high))

@@ -246,7 +246,9 @@ def export_run(
     }
     card = replace(card, accuracy={**card.accuracy, "measured": measured}, notes=notes)
     with replacing(out) as part:
-        part.write_bytes(with_card(model, card, fit_space(seen.logits, seen.targets)))
+        part.write_bytes(
+            with_card(model, card, fit_space(seen.logits, seen.targets, len(card.classes)))
+        )
     return card, parity
 
 
@@ -303,7 +305,7 @@ def space_of(spotter: Spotter, pictures: Sequence[Picture], crop: Crop, progress
         crop=crop,
         progress=progress,
     )
-    return fit_space(found.logits, found.targets)
+    return fit_space(found.logits, found.targets, len(spotter.card.classes))
 
 
 def _some_of_each(pictures: Sequence[Picture]) -> list[Picture]:
