@@ -129,7 +129,8 @@ def test_card_is_in_the_file(exported: tuple[Path, Card, Any], session: Any) -> 
     assert all(0 < value <= 1 for value in card.thresholds.values())
     trained_on = dict(card.trained_on)
     assert len(trained_on.pop("fingerprint")) == 64
-    assert trained_on == {"layout": "huggingface", "pictures": 54}
+    split = {"val_fraction": 0.25, "split_seed": 0}
+    assert trained_on == {"layout": "huggingface", "pictures": 54, **split}
 
 
 def test_card_has_the_measured_accuracy(

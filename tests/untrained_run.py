@@ -55,6 +55,8 @@ def make_run(folder: Path, data_root: Path, recipe: Recipe = RECIPE) -> Path:
         "trained_on": {
             "layout": data.layout,
             "pictures": len(train),
+            "val_fraction": recipe.val_fraction,
+            "split_seed": recipe.split_seed,
             "fingerprint": fingerprint(train),
         },
         "epoch": 1,

@@ -24,6 +24,8 @@ _DATA = {
     "crop": "pictures are",
     "pictures": "pictures learnt from",
     "val_pictures": "pictures to choose, calibrate and set thresholds on",
+    "val_fraction": "share of each car that was set aside for that",
+    "split_seed": "seed of that choice",
     "fingerprint": "fingerprint",
 }
 
@@ -41,6 +43,7 @@ def card_text(card: Card) -> str:
         *_measured(card.accuracy.get("measured", {})),
         _in_8_bits(card.accuracy.get("in_8_bits", {})),
         "## When it answers",
+        _calibrated_by(card.accuracy.get("calibrated_by", {})),
         f"Temperature of the softmax: {card.temperature:.3f}. Least calibrated probability at "
         "which an answer is given:",
         _table(
@@ -92,6 +95,17 @@ def _in_8_bits(loss: Mapping[str, Any]) -> str:
         f"It computes in 8 bits. Of {loss['pictures']} validation pictures it names "
         f"{_percent(loss['after'])} % rightly, in 32 bits {_percent(loss['before'])} %, and the "
         f"same class for {_percent(loss['agreement'])} %."
+    )
+
+
+def _calibrated_by(source: Mapping[str, Any]) -> str:
+    """Whose temperature and thresholds these are; empty, where they are its own."""
+    if not source:
+        return ""
+    return (
+        "Temperature, thresholds and answer sets were not fitted to this model, which was trained "
+        f"on too many of the pictures, but to {source['name']} (SHA-256 {source['sha256'][:12]}), "
+        f"on {source['pictures']} pictures that that one was not trained on."
     )
 
 

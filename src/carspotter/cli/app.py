@@ -335,6 +335,13 @@ def export(
         bool,
         typer.Option("--int8", help="Compute in 8 bits: a third of the file, and faster."),
     ] = False,
+    calibrated_by: Annotated[
+        str | None,
+        typer.Option(
+            help="A model of the same cars whose temperature, thresholds and answer sets are "
+            "taken: for a run that set too few pictures aside to fit its own."
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -349,7 +356,17 @@ def export(
     """
     with needs("export", extra="train"):
         from carspotter.cli.training import run_export
-    run_export(run, out, data, notes, half=half, int8=int8, as_json=as_json, quiet=quiet)
+    run_export(
+        run,
+        out,
+        data,
+        notes,
+        half=half,
+        int8=int8,
+        calibrated_by=calibrated_by,
+        as_json=as_json,
+        quiet=quiet,
+    )
 
 
 def app_for(arguments: Sequence[str]) -> typer.Typer:

@@ -69,6 +69,7 @@ def run_export(
     *,
     half: bool,
     int8: bool,
+    calibrated_by: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -88,18 +89,29 @@ def run_export(
             raise UsageError("--notes: the card of a localiser has none")
         if half or int8:
             raise UsageError("--half, --int8: a localiser is small as it is")
+        if calibrated_by is not None:
+            raise UsageError("--calibrated-by: a localiser names no cars")
         found, parity = export_localiser(run, out, data_root=data, counting=count)
         _print_localiser(out, found, parity, as_json=as_json)
         return
     text = None if notes is None else _read(notes)
     if int8:
-        card, loss = export_int8(source, out, data_root=data, notes=text, counting=count)
+        card, loss = export_int8(
+            source, out, data_root=data, notes=text, calibrated_by=calibrated_by, counting=count
+        )
         _print_int8(out, card, loss, as_json=as_json)
         return
     if run.is_file():
         raise UsageError(f"{run}: a file can be exported by --int8 alone; else name a run folder")
-    text = text or ""
-    card, parity = export_run(run, out, data_root=data, notes=text, half=half, counting=count)
+    card, parity = export_run(
+        run,
+        out,
+        data_root=data,
+        notes=text or "",
+        half=half,
+        calibrated_by=calibrated_by,
+        counting=count,
+    )
     if as_json:
         print(json.dumps({"file": str(out), "parity": asdict(parity), "accuracy": card.accuracy}))
         return

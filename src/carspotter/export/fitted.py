@@ -1,23 +1,90 @@
-"""What of a card is fitted to what the file itself says of the validation part, and measured."""
+"""What of a card is fitted to what a model says of its validation part, and what is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from carspotter import __version__
 from carspotter.card import Card
 from carspotter.decide import softmax
+from carspotter.errors import UsageError
 from carspotter.evaluate import Predictions, measure, measure_by
 from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
 from carspotter.evaluate.conformal import COVERAGES, fit_set_threshold
-from carspotter.names import LEVELS, split_name
+from carspotter.loading import load
+from carspotter.names import LEVELS, CarName, Level, split_name
 from carspotter.train import Checkpoint
 
 
-def card_of(checkpoint: Checkpoint, val: Predictions) -> Card:
-    """The card of a checkpoint, fitted on the validation part."""
+@dataclass(frozen=True)
+class Calibration:
+    """What makes answers of logits.
+
+    Attributes:
+        temperature: of the softmax.
+        thresholds: the least calibrated probability of an answer, by level.
+        sets: the least probability of a class in a set, by promised coverage.
+        source: the model that it was fitted to, where that is another: its `name`, `sha256` and
+            the `pictures` of the validation part.
+    """
+
+    temperature: float
+    thresholds: Mapping[Level, float]
+    sets: Mapping[str, float]
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+
+def fit_calibration(val: Predictions, classes: Sequence[CarName]) -> Calibration:
+    """The calibration of a model by what it says of its validation part."""
+    temperature = fit_temperature(val.logits, val.targets)
+    probabilities = softmax(val.logits, temperature)
+    return Calibration(
+        temperature,
+        fit_thresholds(probabilities, val.targets, classes),
+        {
+            str(coverage): fit_set_threshold(probabilities, val.targets, coverage)
+            for coverage in COVERAGES
+        },
+    )
+
+
+def calibration_of(model: str, class_names: Sequence[str]) -> Calibration:
+    """The calibration of a model file, for another model of the same cars.
+
+    For a model that was trained on nearly all pictures, of which too few are left to fit
+    thresholds: the same recipe with more pictures set aside makes a model to fit them to.
+
+    Args:
+        model: a model file, or a shipped model's name.
+        class_names: in the order of the other model's logits.
+
+    Raises:
+        ModelFileError: it cannot be read.
+        UsageError: it knows other cars, or its own calibration is another model's.
+    """
+    spotter = load(model, detector="none")
+    card = spotter.card
+    if [name.label for name in card.classes] != list(class_names):
+        raise UsageError(
+            f"{model}: knows other cars than the model to export; calibrate by one of the same"
+        )
+    if "calibrated_by" in card.accuracy:
+        raise UsageError(
+            f"{model}: was calibrated by another model itself, "
+            f"{card.accuracy['calibrated_by']['name']}; name that one"
+        )
+    source = {
+        "name": card.name,
+        "sha256": spotter.info.sha256,
+        "pictures": card.accuracy.get("validation", {}).get("pictures", 0),
+    }
+    return Calibration(card.temperature, card.thresholds, card.sets, source)
+
+
+def card_of(checkpoint: Checkpoint, val: Predictions, calibration: Calibration | None) -> Card:
+    """The card of a checkpoint, by what it says of the validation part; see `fitted`."""
     mean, std = (
         tuple(round(float(v) / 255, 6) for v in values.flatten())
         for values in (checkpoint.model.mean, checkpoint.model.std)
@@ -34,28 +101,28 @@ def card_of(checkpoint: Checkpoint, val: Predictions) -> Card:
         thresholds=dict.fromkeys(LEVELS, 1.0),
         trained_on=checkpoint.trained_on,
     )
-    return fitted(plain, val)
+    return fitted(plain, val, calibration)
 
 
-def fitted(card: Card, val: Predictions) -> Card:
-    """A card with the temperature, thresholds and sets of these logits, and their accuracy alone.
+def fitted(card: Card, val: Predictions, calibration: Calibration | None) -> Card:
+    """A card with a calibration, and the accuracy on the validation part alone.
 
     Args:
         card: what else there is to say.
         val: what the model says of the validation part.
+        calibration: of another model; None: fitted to `val`.
     """
-    temperature = fit_temperature(val.logits, val.targets)
-    probabilities = softmax(val.logits, temperature)
+    found = calibration or fit_calibration(val, card.classes)
     exact = measure(val.logits, val.targets, [name.label for name in card.classes])[0]
     return replace(
         card,
-        temperature=temperature,
-        thresholds=fit_thresholds(probabilities, val.targets, card.classes),
-        accuracy={"validation": {"pictures": len(val.targets), **exact.to_dict()}},
-        sets={
-            str(coverage): fit_set_threshold(probabilities, val.targets, coverage)
-            for coverage in COVERAGES
+        temperature=found.temperature,
+        thresholds=found.thresholds,
+        accuracy={
+            "validation": {"pictures": len(val.targets), **exact.to_dict()},
+            **({"calibrated_by": dict(found.source)} if found.source else {}),
         },
+        sets=found.sets,
     )
 
 

@@ -15,9 +15,9 @@ import onnx
 from carspotter.card import HEAD_KEY, Card
 from carspotter.data import Crop, DataSet, Picture, open_data_set, training_parts
 from carspotter.data.index import fingerprint
-from carspotter.errors import DataError, ExportError
+from carspotter.errors import DataError, ExportError, UsageError
 from carspotter.evaluate import Predictions, Recogniser, predict
-from carspotter.export.fitted import card_of, figures, fitted
+from carspotter.export.fitted import calibration_of, card_of, figures, fitted
 from carspotter.export.int8 import Calibrated, calibrated, most_sensitive, quantised
 from carspotter.export.onnx_file import (
     Counter,
@@ -93,6 +93,7 @@ class _Original:
         val: those that were set aside.
         crop: which part of each.
         data: all pictures.
+        calibrated_by: the name of the model whose calibration the file has; empty: its own.
     """
 
     model: onnx.ModelProto
@@ -104,6 +105,7 @@ class _Original:
     val: Sequence[Picture]
     crop: Crop
     data: DataSet
+    calibrated_by: str = ""
 
     def predict(
         self, pictures: Sequence[Picture], count: Counter, recogniser: Recogniser | None = None
@@ -125,6 +127,7 @@ def export_int8(
     *,
     data_root: Path | None = None,
     notes: str | None = None,
+    calibrated_by: str | None = None,
     counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = uncounted,
 ) -> tuple[Card, Loss]:
     """Export a model whose convolutions compute in 8 bits.
@@ -141,6 +144,7 @@ def export_int8(
         out: the file to write; it is replaced only when all went well.
         data_root: the data set that the model was trained on; a run knows where it lay.
         notes: Markdown for the card; None: those that the source has.
+        calibrated_by: as in `export_run`; its answers, too, should be those in 8 bits.
         counting: as in `export_run`.
 
     Returns:
@@ -148,13 +152,21 @@ def export_int8(
 
     Raises:
         ExportError: too much was lost; nothing is written.
-        ModelFileError: the source cannot be used.
+        UsageError: the model to calibrate by cannot serve for that, or there must be one, since
+            the file was calibrated by another.
+        ModelFileError: the source, or the model to calibrate by, cannot be used.
         DataError: the data set is not there, or another than the model was trained on.
     """
     if Path(source).is_dir():
         original = _of_run(Path(source), data_root)
     else:
         original = _of_file(source, data_root)
+    known = None if calibrated_by is None else calibration_of(calibrated_by, original.class_names)
+    if known is None and original.calibrated_by:
+        raise UsageError(
+            f"{source}: was calibrated by {original.calibrated_by}, too few of its pictures were "
+            "set aside; name that model in 8 bits by --calibrated-by"
+        )
     with counting("in 32 bits") as count:
         before = original.predict(original.val, count)
     first_card = original.card(before)
@@ -162,7 +174,7 @@ def export_int8(
         inputs = _inputs(original, count)
     model, after, loss = _smallest_loss(original, first_card, inputs, before, counting)
     _refuse_lossy(loss, out)
-    card = fitted(first_card, after)
+    card = fitted(first_card, after, known)
     has_test = any(p.split == "test" for p in original.data.pictures)
     with _opened(model, card) as spotter:
         found = after
@@ -198,7 +210,7 @@ def _of_run(run: Path, data_root: Path | None) -> _Original:
     return _Original(
         model=to_onnx(checkpoint.model, checkpoint.recipe.eval_size),
         recogniser=checkpoint.recognise,
-        card=lambda val: card_of(checkpoint, val),
+        card=lambda val: card_of(checkpoint, val, None),
         class_names=checkpoint.class_names,
         size=checkpoint.recipe.eval_size,
         train=folder.pictures(data, "train"),
@@ -214,12 +226,15 @@ def _of_file(source: str, data_root: Path | None) -> _Original:
     spotter = load(source, detector="none")
     data = open_data_set(data_root)
     card, trained_on = spotter.card, spotter.card.trained_on
-    plan = Recipe.model_fields
-    train, val = training_parts(data, plan["val_fraction"].default, plan["split_seed"].default)
+    plan = {  # files of the first versions do not say how it was drawn
+        key: trained_on.get(key, Recipe.model_fields[key].default)
+        for key in ("val_fraction", "split_seed")
+    }
+    train, val = training_parts(data, plan["val_fraction"], plan["split_seed"])
     if fingerprint(train) != trained_on.get("fingerprint"):
         raise DataError(
-            f"{data_root}: its training part is not what {source} was trained on, by the split of "
-            "the shipped recipes; export its run folder instead"
+            f"{data_root}: its training part is not what {source} was trained on; name the data "
+            "set that it was, or export its run folder"
         )
     return _Original(
         model=onnx.load(spotter.path),
@@ -231,6 +246,7 @@ def _of_file(source: str, data_root: Path | None) -> _Original:
         val=val,
         crop=Crop(trained_on.get("crop") == "box", trained_on.get("box_margin", Crop().margin)),
         data=data,
+        calibrated_by=card.accuracy.get("calibrated_by", {}).get("name", ""),
     )
 
 

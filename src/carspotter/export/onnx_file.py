@@ -21,7 +21,7 @@ from carspotter.card import CARD_KEY, HEAD_KEY, Card, sealed
 from carspotter.data import Crop, DataSet, Picture, open_data_set
 from carspotter.errors import DataError, ExportError
 from carspotter.evaluate import Predictions, predict
-from carspotter.export.fitted import card_of, figures
+from carspotter.export.fitted import calibration_of, card_of, figures
 from carspotter.export.gate import Gate, fit_gate, with_gate
 from carspotter.export.half import weights_in_half
 from carspotter.export.head import LinearHead, linear_head
@@ -188,6 +188,7 @@ def export_run(
     data_root: Path | None = None,
     notes: str = "",
     half: bool = False,
+    calibrated_by: str | None = None,
     counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = uncounted,
 ) -> tuple[Card, Parity]:
     """Export the best checkpoint of a run.
@@ -202,6 +203,8 @@ def export_run(
         data_root: the run's data set, if it has moved.
         notes: Markdown for the card: what figures do not say.
         half: store the weights in 16 bits; see `half.weights_in_half`.
+        calibrated_by: a model of the same cars, of which temperature, thresholds and sets are
+            taken instead of being fitted: a file, or a shipped model's name.
         counting: for a name, a context that gives a function to call with the number done and
             the total.
 
@@ -210,10 +213,12 @@ def export_run(
 
     Raises:
         ExportError: the file's answers differ too much; nothing is written.
-        ModelFileError: the run has no checkpoint that can be used.
+        UsageError: the model to calibrate by cannot serve for that.
+        ModelFileError: the run has no checkpoint, or the other no model, that can be used.
         DataError: the run's data set is not there.
     """
     checkpoint = load_checkpoint(run)
+    known = None if calibrated_by is None else calibration_of(calibrated_by, checkpoint.class_names)
     folder = RunFolder(run)
     data = data_of_run(folder, data_root)
     crop = checkpoint.recipe.area()
@@ -222,7 +227,7 @@ def export_run(
     recognise = functools.partial(_through, gate, checkpoint)
     with counting("calibrating") as count:
         val = _predict(recognise, checkpoint, val_part, crop, count)
-    card = card_of(checkpoint, val)
+    card = card_of(checkpoint, val, known)
     has_test = any(p.split == "test" for p in data.pictures)
     judged = data.split("test") if has_test else val_part
     expected = val

@@ -119,6 +119,8 @@ def _train(
         "box_margin": recipe.box_margin,
         "pictures": len(decoded),
         "val_pictures": len(parts[1]),
+        "val_fraction": recipe.val_fraction,
+        "split_seed": recipe.split_seed,
         "fingerprint": fingerprint(parts[0]),
     }
     task = ClassifierTask(recipe, fabric, data.class_names, targets, trained_on, teachers)
