@@ -76,12 +76,6 @@ def test_answers_as_the_file_does(model_file: Path) -> None:
     same_but_for_a_factor(load(model_file).logits(pictures(4)), filled(model_file))
 
 
-def test_a_head_without_a_norm_answers_so_too(model_file: Path) -> None:
-    model = filled(model_file, head_norm=False)
-    assert not any(isinstance(module, torch.nn.BatchNorm1d) for module in model.head)
-    same_but_for_a_factor(load(model_file).logits(pictures(4)), model)
-
-
 def test_norms_have_the_statistics_of_the_pictures(model_file: Path) -> None:
     model = filled(model_file)
     before = recognise(model, pictures(1))

@@ -1,4 +1,4 @@
-"""The classifier: a timm backbone and a head of BatchNorm1d (or none), Dropout and Linear."""
+"""The classifier: a timm backbone and a head of BatchNorm1d, Dropout and Linear."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CarClassifier(nn.Module):
     """Pixels in, logits out; mean and standard deviation are applied inside.
 
     Args:
-        recipe: names the backbone, its weights, what the head is of, and the frozen stages.
+        recipe: names the backbone, its weights, the dropout and the frozen stages.
         classes: how many there are.
         pretrained: False leaves the backbone's weights random, for a checkpoint to fill.
 
@@ -59,7 +59,7 @@ class CarClassifier(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(config["std"]).view(1, 3, 1, 1))
         features = self.backbone.head_hidden_size  # not num_features: some widen after pooling
         self.head = nn.Sequential(
-            nn.BatchNorm1d(features) if recipe.head_norm else nn.Identity(),
+            nn.BatchNorm1d(features),
             nn.Dropout(recipe.dropout),
             nn.Linear(features, classes),
         )

@@ -103,17 +103,18 @@ def fill_from_file(
     for norm, bias in biases.items():
         _set_norm(norm, torch.zeros_like(bias), torch.ones_like(bias) - norm.eps, bias)
     takes_head = tuple(class_names) == found.class_names and "head.weight" in found.tensors
+    norms = [*norm_of.values(), cast("_BatchNorm", model.head[0])]
     if batches is None:
         if takes_head:
-            _set_head(model, found, None)
+            features = cast("_BatchNorm", model.head[0]).num_features
+            _set_head(model, found, torch.zeros(features), torch.ones(features))
         return takes_head
-    own = [module for module in model.head if isinstance(module, _BatchNorm)]
-    measured = _statistics(model, [*norm_of.values(), *own], batches())
+    measured = _statistics(model, norms, batches())
     for norm, bias in biases.items():
         mean, variance = measured[norm]
         _set_norm(norm, mean, variance, bias + mean)
     if takes_head:
-        _set_head(model, found, measured[own[0]] if own else None)
+        _set_head(model, found, *measured[norms[-1]])
     return takes_head
 
 
@@ -216,20 +217,13 @@ def _set_norm(norm: _BatchNorm, mean: Tensor, variance: Tensor, bias: Tensor) ->
 
 
 @torch.no_grad()
-def _set_head(
-    model: CarClassifier, found: FileWeights, statistics: tuple[Tensor, Tensor] | None
-) -> None:
-    """The file's head, behind a norm of this mean and variance of the embedding, if it has one."""
-    norm, linear = model.head[0], cast("nn.Linear", model.head[2])
+def _set_head(model: CarClassifier, found: FileWeights, mean: Tensor, variance: Tensor) -> None:
+    norm, linear = cast("_BatchNorm", model.head[0]), cast("nn.Linear", model.head[2])
     weight, bias = found.tensors["head.weight"], found.tensors["bias"]
-    if isinstance(norm, _BatchNorm):
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.reset_running_stats()
-        if statistics is not None:
-            norm.running_mean.copy_(statistics[0])
-            norm.running_var.copy_(statistics[1])
-        bias = bias + weight @ norm.running_mean
-        weight = weight * (norm.running_var + norm.eps).sqrt()
-    linear.weight.copy_(weight)
-    linear.bias.copy_(bias)
+    deviation = (variance + norm.eps).sqrt()
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+    linear.weight.copy_(weight * deviation)
+    linear.bias.copy_(bias + weight @ mean)

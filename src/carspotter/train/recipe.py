@@ -15,7 +15,6 @@ class Recipe(Schedule):
     """All that decides how a classifier is trained."""
 
     # The model.
-    head_norm: bool = Field(True, description="batch norm of the embedding, before the dropout")
     dropout: float = Field(0.2, ge=0, lt=1)
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the backbone")
     test_flip: bool = Field(False, description="logits are the mean over picture and mirror image")
