@@ -81,6 +81,10 @@ def test_in_8_bits_the_pictures_of_its_own_split_judge(
     assert forgotten.returncode == 2
     assert "--calibrated-by" in forgotten.stderr
     assert not small.exists()
+    in_32 = carspotter_here("export", calibrated, *options, "--calibrated-by", sister)
+    assert in_32.returncode == 2
+    assert "sister.onnx: computes in 32 bits, the model to export in 8 bits" in in_32.stderr
+    assert not small.exists()
     done = carspotter_here(
         "export", calibrated, *options, "--calibrated-by", small_sister, "--json"
     )

@@ -338,8 +338,8 @@ def export(
     calibrated_by: Annotated[
         str | None,
         typer.Option(
-            help="A model of the same cars whose temperature, thresholds and answer sets are "
-            "taken: for a run that set too few pictures aside to fit its own."
+            help="A model of the same cars and bits whose temperature, thresholds and answer sets "
+            "are taken: for a run that set too few pictures aside to fit its own."
         ),
     ] = None,
     as_json: Json = False,

@@ -50,7 +50,7 @@ def fit_calibration(val: Predictions, classes: Sequence[CarName]) -> Calibration
     )
 
 
-def calibration_of(model: str, class_names: Sequence[str]) -> Calibration:
+def calibration_of(model: str, class_names: Sequence[str], *, in_8_bits: bool) -> Calibration:
     """The calibration of a model file, for another model of the same cars.
 
     For a model that was trained on nearly all pictures, of which too few are left to fit
@@ -59,16 +59,24 @@ def calibration_of(model: str, class_names: Sequence[str]) -> Calibration:
     Args:
         model: a model file, or a shipped model's name.
         class_names: in the order of the other model's logits.
+        in_8_bits: whether the other model computes so, which changes its logits.
 
     Raises:
         ModelFileError: it cannot be read.
-        UsageError: it knows other cars, or its own calibration is another model's.
+        UsageError: it knows other cars, computes in other bits, or its own calibration is another
+            model's.
     """
     spotter = load(model, detector="none")
     card = spotter.card
     if [name.label for name in card.classes] != list(class_names):
         raise UsageError(
             f"{model}: knows other cars than the model to export; calibrate by one of the same"
+        )
+    if ("in_8_bits" in card.accuracy) != in_8_bits:
+        wanted, given = ("8", "32") if in_8_bits else ("32", "8")
+        raise UsageError(
+            f"{model}: computes in {given} bits, the model to export in {wanted} bits; calibrate "
+            f"by one in {wanted} bits"
         )
     if "calibrated_by" in card.accuracy:
         raise UsageError(

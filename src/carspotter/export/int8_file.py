@@ -144,7 +144,7 @@ def export_int8(
         out: the file to write; it is replaced only when all went well.
         data_root: the data set that the model was trained on; a run knows where it lay.
         notes: Markdown for the card; None: those that the source has.
-        calibrated_by: as in `export_run`; its answers, too, should be those in 8 bits.
+        calibrated_by: as in `export_run`; in 8 bits, too.
         counting: as in `export_run`.
 
     Returns:
@@ -161,8 +161,10 @@ def export_int8(
         original = _of_run(Path(source), data_root)
     else:
         original = _of_file(source, data_root)
-    known = None if calibrated_by is None else calibration_of(calibrated_by, original.class_names)
-    if known is None and original.calibrated_by:
+    known = None
+    if calibrated_by is not None:
+        known = calibration_of(calibrated_by, original.class_names, in_8_bits=True)
+    elif original.calibrated_by:
         raise UsageError(
             f"{source}: was calibrated by {original.calibrated_by}, too few of its pictures were "
             "set aside; name that model in 8 bits by --calibrated-by"

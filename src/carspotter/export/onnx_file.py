@@ -203,8 +203,8 @@ def export_run(
         data_root: the run's data set, if it has moved.
         notes: Markdown for the card: what figures do not say.
         half: store the weights in 16 bits; see `half.weights_in_half`.
-        calibrated_by: a model of the same cars, of which temperature, thresholds and sets are
-            taken instead of being fitted: a file, or a shipped model's name.
+        calibrated_by: a model of the same cars and bits, of which temperature, thresholds and sets
+            are taken instead of being fitted: a file, or a shipped model's name.
         counting: for a name, a context that gives a function to call with the number done and
             the total.
 
@@ -218,7 +218,9 @@ def export_run(
         DataError: the run's data set is not there.
     """
     checkpoint = load_checkpoint(run)
-    known = None if calibrated_by is None else calibration_of(calibrated_by, checkpoint.class_names)
+    known = None
+    if calibrated_by is not None:
+        known = calibration_of(calibrated_by, checkpoint.class_names, in_8_bits=False)
     folder = RunFolder(run)
     data = data_of_run(folder, data_root)
     crop = checkpoint.recipe.area()
