@@ -24,7 +24,7 @@ _DATA = {
     "crop": "pictures are",
     "pictures": "pictures learnt from",
     "val_pictures": "pictures to choose, calibrate and set thresholds on",
-    "val_fraction": "share of each car that was set aside for that",
+    "val_fraction": "share of each car for that, one picture at least",
     "split_seed": "seed of that choice",
     "fingerprint": "fingerprint",
 }
