@@ -131,11 +131,13 @@ class Objective:
         except BaseException as error:
             if isinstance(error, Exception) and not self._is_mine(trial):
                 raise TrialLostError("others have given it up") from error
-            self.stopped_by = error
-            said = _one_line(str(error)) or type(error).__name__
+            self.stopped_by = cause = _interrupt_behind(error) or error
+            said = _one_line(str(cause)) or type(cause).__name__
             with contextlib.suppress(UpdateFinishedTrialError):
                 trial.set_user_attr(NOTE, f"stopped: {said}")
-            raise
+            if cause is error:
+                raise
+            raise cause from None
 
     def _run(self, trial: Trial) -> float:
         # At once: Optuna's own first heartbeat comes a moment later, from a thread.
@@ -209,6 +211,18 @@ class Objective:
         nothing_trained = not any(map(curve, trial.study.get_trials(deepcopy=False)))
         if isinstance(error, UsageError) or (nothing_trained and not run.recipe.is_file()):
             raise error
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The Ctrl-C in whose wake an error came, if it did.
+
+    A journal's lock that is interrupted while it is given back takes its file away once more, and
+    fails on that.
+    """
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__context__
+    return behind
 
 
 def _one_line(text: str) -> str:
