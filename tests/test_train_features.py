@@ -24,6 +24,7 @@ from carspotter.train.classifier import ClassifierTask
 from carspotter.train.loss import Objective
 from carspotter.train.model import CarClassifier, make_optimizer
 from carspotter.train.processes import make_fabric
+from carspotter.train.recipe import load_recipe
 
 # From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
 pytestmark = [
@@ -231,6 +232,23 @@ def test_patience_survives_a_resume(drawn_data: Path, tmp_path: Path) -> None:
     before = folder.metrics.read_text()
     run(drawn_data, tmp_path / "run", resume=True, **changes)  # and nothing more is done
     assert folder.metrics.read_text() == before
+
+
+def test_the_last_epoch_is_kept_where_the_recipe_says_so(drawn_data: Path, tmp_path: Path) -> None:
+    # At this rate nothing is learnt: the first epoch is the best.
+    changes = {"lr": 1e-12, "epochs": 3}
+    assert load_checkpoint(run(drawn_data, tmp_path / "best", **changes).path).epoch == 1
+    folder = run(drawn_data, tmp_path / "last", keep="last", **changes)
+    found = load_checkpoint(folder.path)
+    assert found.epoch == 3
+    assert found.val_accuracy == folder.read_metrics()[-1]["val_accuracy"]
+    assert "last: " in (folder.path / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("key", ["patience", "soup"])
+def test_the_last_epoch_goes_with_no_choice_among_epochs(key: str) -> None:
+    with pytest.raises(RecipeError, match=f"{key}: needs keep = 'best'"):
+        load_recipe("lite0", [f"{key}=3", "keep=last"])
 
 
 # --- backbones ---------------------------------------------------------------------------------

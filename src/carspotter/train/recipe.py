@@ -73,6 +73,8 @@ class Recipe(Schedule):
             raise ValueError("crop_scale: needs 0 < low <= high <= 1")
         if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
             raise ValueError("crop_aspect: needs 0 < low <= high")
+        if self.soup > 1 and self.keep == "last":
+            raise ValueError("soup: needs keep = 'best'")
         if self.mix_probability and not (self.mixup_alpha or self.cutmix_alpha):
             raise ValueError("mix_probability: needs mixup_alpha or cutmix_alpha")
         return self

@@ -35,7 +35,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The averaged weights of the epoch with the best validation accuracy."""
+        """The averaged weights of the epoch that the recipe keeps: the best, or the last."""
         return self.path / "best.ckpt"
 
     @property

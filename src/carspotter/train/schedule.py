@@ -54,6 +54,11 @@ class Schedule(BaseModel):
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     warmup_epochs: float = Field(1.0, ge=0)
     patience: int = Field(0, ge=0, description="stop after so many epochs without gain; 0: never")
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="the run's result: the epoch that validates best, or the last one, where too "
+        "few pictures are set aside to choose by",
+    )
     checkpoint_minutes: float = Field(5.0, gt=0)
     log_to: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
         (), description="loggers, beside metrics.jsonl"
@@ -95,6 +100,12 @@ class Schedule(BaseModel):
     def _sizes_in_range(self) -> Schedule:
         if any(size < 32 for size in self.sizes):
             raise ValueError("sizes: each must be at least 32")
+        return self
+
+    @model_validator(mode="after")
+    def _no_patience_with_the_last(self) -> Schedule:
+        if self.patience and self.keep == "last":
+            raise ValueError("patience: needs keep = 'best'")
         return self
 
     def size_at(self, epoch: int) -> int:

@@ -40,8 +40,9 @@ class Progress:
     Attributes:
         epoch: epochs done.
         step: steps done of the epoch under way.
-        best_accuracy: best score on the validation part so far, 0 to 1.
-        best_epoch: the epoch it was reached in, from 1.
+        best_accuracy: score on the validation part of the epoch that is kept, 0 to 1: the best
+            so far, or the last one, as the recipe says.
+        best_epoch: that epoch, from 1.
         seconds: time spent so far, over all sessions of the run.
         loss_sum: sum of the loss over the steps of the epoch under way.
         right: how right the pictures of the epoch under way were answered, summed.
@@ -197,8 +198,8 @@ class Trainer:
                     self._save_last()
                     watch(lines[-1])
         self._log(
-            f"best: {100 * at.best_accuracy:.2f} % on validation, in epoch {at.best_epoch}; "
-            f"{at.seconds / 60:.1f} minutes in all"
+            f"{recipe.keep}: {100 * at.best_accuracy:.2f} % on validation, "
+            f"in epoch {at.best_epoch}; {at.seconds / 60:.1f} minutes in all"
         )
 
     @property
@@ -306,7 +307,7 @@ class Trainer:
         at.step = at.right = at.seen = 0
         at.loss_sum = 0.0
         self._tick()
-        if accuracy > at.best_accuracy:
+        if accuracy > at.best_accuracy or self.recipe.keep == "last":
             at.best_accuracy, at.best_epoch = accuracy, at.epoch
             self._save_result(self.folder.best, accuracy)
 
