@@ -134,7 +134,7 @@ def test_a_file_is_made_smaller_without_its_run(
     [
         (("--int8",), "--data"),
         (("--int8", "--half", "--data", "DATA"), "exclude each other"),
-        (("--data", "DATA"), "by --int8 alone"),
+        (("--data", "DATA"), "by --int8 or --with alone"),
     ],
 )
 def test_what_does_not_go_with_a_file(

@@ -27,10 +27,10 @@ RECIPE = Recipe(
 )
 
 
-def classifier() -> CarClassifier:
+def classifier(seed: int = 3) -> CarClassifier:
     """A network whose answers differ from picture to picture, though it never learned."""
     with torch.random.fork_rng():
-        torch.manual_seed(3)
+        torch.manual_seed(seed)
         model = CarClassifier(RECIPE, len(CLASSES)).train()
         # Batch norm learns the statistics of noise, so that features do not fade.
         with torch.no_grad():
@@ -40,8 +40,8 @@ def classifier() -> CarClassifier:
     return model.eval()
 
 
-def make_run(folder: Path, data_root: Path, recipe: Recipe = RECIPE) -> Path:
-    """A run folder as training leaves it, without the training."""
+def make_run(folder: Path, data_root: Path, recipe: Recipe = RECIPE, seed: int = 3) -> Path:
+    """A run folder as training leaves it, without the training; the seed draws its weights."""
     data = open_data_set(data_root)
     train, val = stratified_split(data.split("train"), recipe.val_fraction, recipe.split_seed)
     folder.mkdir()
@@ -49,7 +49,7 @@ def make_run(folder: Path, data_root: Path, recipe: Recipe = RECIPE) -> Path:
         rows = [(p.key, p.label, name) for name, ps in (("train", train), ("val", val)) for p in ps]
         csv.writer(file).writerows([("key", "label", "part"), *rows])
     content = {
-        "model": classifier().state_dict(),
+        "model": classifier(seed).state_dict(),
         "recipe": recipe.model_dump(),
         "class_names": list(CLASSES),
         "trained_on": {

@@ -42,6 +42,7 @@ def card_text(card: Card) -> str:
         "## What was measured",
         *_measured(card.accuracy.get("measured", {})),
         _in_8_bits(card.accuracy.get("in_8_bits", {})),
+        _members(card.accuracy.get("members", [])),
         "## When it answers",
         _calibrated_by(card.accuracy.get("calibrated_by", {})),
         f"Temperature of the softmax: {card.temperature:.3f}. Least calibrated probability at "
@@ -96,6 +97,15 @@ def _in_8_bits(loss: Mapping[str, Any]) -> str:
         f"{_percent(loss['after'])} % rightly, in 32 bits {_percent(loss['before'])} %, and the "
         f"same class for {_percent(loss['agreement'])} %."
     )
+
+
+def _members(members: Sequence[Mapping[str, Any]]) -> str:
+    """Whose mean the answers are; empty, where they are one network's."""
+    if not members:
+        return ""
+    names = ", ".join(f"{one['name']} (SHA-256 {one['sha256'][:12]})" for one in members)
+    bits = " They compute in 8 bits." if members[0]["in_8_bits"] else ""
+    return f"Its answers are the mean of {len(members)} networks: {names}.{bits}"
 
 
 def _calibrated_by(source: Mapping[str, Any]) -> str:

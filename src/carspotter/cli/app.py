@@ -317,7 +317,9 @@ def compare(
 def export(
     run: Annotated[
         str,
-        typer.Argument(help="A run folder; with --int8 also an ONNX file, or a shipped name."),
+        typer.Argument(
+            help="A run folder; with --int8 or --with also an ONNX file, or a shipped name."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
     data: Annotated[
@@ -335,6 +337,14 @@ def export(
         bool,
         typer.Option("--int8", help="Compute in 8 bits: a third of the file, and faster."),
     ] = False,
+    others: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            help="Another ONNX file, or shipped name, of the same cars: the new file gives the "
+            "mean of their answers. Repeat it for more.",
+        ),
+    ] = None,
     calibrated_by: Annotated[
         str | None,
         typer.Option(
@@ -351,22 +361,16 @@ def export(
 
     Example: carspotter export stanford-cars-lite2 --int8 --data stanford-cars --out int8.onnx
 
+    Example: carspotter export one.onnx --with other.onnx --data stanford-cars --out both.onnx
+
     The file is compared with the checkpoint on real photos; it is not written if their answers
     differ. With --int8 it may lose 0.3 points of accuracy on the validation part, not more.
     """
     with needs("export", extra="train"):
-        from carspotter.cli.training import run_export
-    run_export(
-        run,
-        out,
-        data,
-        notes,
-        half=half,
-        int8=int8,
-        calibrated_by=calibrated_by,
-        as_json=as_json,
-        quiet=quiet,
-    )
+        from carspotter.cli.export import Wanted
+        from carspotter.cli.export import run as write
+    wanted = Wanted(run, out, data, notes, half, int8, others or [], calibrated_by)
+    write(wanted, as_json=as_json, quiet=quiet)
 
 
 def app_for(arguments: Sequence[str]) -> typer.Typer:

@@ -72,7 +72,7 @@ def calibration_of(model: str, class_names: Sequence[str], *, in_8_bits: bool) -
         raise UsageError(
             f"{model}: knows other cars than the model to export; calibrate by one of the same"
         )
-    if ("in_8_bits" in card.accuracy) != in_8_bits:
+    if computes_in_8_bits(card) != in_8_bits:
         wanted, given = ("8", "32") if in_8_bits else ("32", "8")
         raise UsageError(
             f"{model}: computes in {given} bits, the model to export in {wanted} bits; calibrate "
@@ -89,6 +89,12 @@ def calibration_of(model: str, class_names: Sequence[str], *, in_8_bits: bool) -
         "pictures": card.accuracy.get("validation", {}).get("pictures", 0),
     }
     return Calibration(card.temperature, card.thresholds, card.sets, source)
+
+
+def computes_in_8_bits(card: Card) -> bool:
+    """Whether a model file does, or the networks of which it is the mean do."""
+    members = card.accuracy.get("members", [])
+    return "in_8_bits" in card.accuracy or any(one["in_8_bits"] for one in members)
 
 
 def card_of(checkpoint: Checkpoint, val: Predictions, calibration: Calibration | None) -> Card:

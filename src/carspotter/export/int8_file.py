@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,25 +11,13 @@ import numpy as np
 import onnx
 
 from carspotter.card import HEAD_KEY, Card
-from carspotter.data import Crop, DataSet, Picture, open_data_set, training_parts
-from carspotter.data.index import fingerprint
-from carspotter.errors import DataError, ExportError, UsageError
-from carspotter.evaluate import Predictions, Recogniser, predict
-from carspotter.export.fitted import calibration_of, card_of, figures, fitted
+from carspotter.errors import ExportError, UsageError
+from carspotter.evaluate import Predictions
+from carspotter.export.fitted import calibration_of
 from carspotter.export.int8 import Calibrated, calibrated, most_sensitive, quantised
-from carspotter.export.onnx_file import (
-    Counter,
-    data_of_run,
-    space_of,
-    to_onnx,
-    uncounted,
-    with_card,
-)
+from carspotter.export.onnx_file import Counter, uncounted, with_card
+from carspotter.export.original import Counting, Original, measured, of_file, of_run, opened
 from carspotter.files import replacing
-from carspotter.loading import load
-from carspotter.spotter import Spotter
-from carspotter.train import Recipe, load_checkpoint
-from carspotter.train.run import RunFolder
 
 if TYPE_CHECKING:
     from carspotter.photo import Pixels
@@ -79,48 +65,6 @@ class Loss:
         return self.before - self.after <= allowed + 1e-9 and self.agreement >= LEAST_AGREEMENT
 
 
-@dataclass(frozen=True)
-class _Original:
-    """What is made smaller.
-
-    Attributes:
-        model: in 32 bits.
-        recogniser: what its answers are compared with: the checkpoint, or the file.
-        card: what it says of itself, made of its answers on the validation part.
-        class_names: in the order of its logits.
-        size: side of its input, in pixels.
-        train: pictures that it was trained on.
-        val: those that were set aside.
-        crop: which part of each.
-        data: all pictures.
-        calibrated_by: the name of the model whose calibration the file has; empty: its own.
-    """
-
-    model: onnx.ModelProto
-    recogniser: Recogniser
-    card: Callable[[Predictions], Card]
-    class_names: tuple[str, ...]
-    size: int
-    train: Sequence[Picture]
-    val: Sequence[Picture]
-    crop: Crop
-    data: DataSet
-    calibrated_by: str = ""
-
-    def predict(
-        self, pictures: Sequence[Picture], count: Counter, recogniser: Recogniser | None = None
-    ) -> Predictions:
-        """What it says of pictures, or what another model of the same classes says."""
-        return predict(
-            pictures,
-            self.class_names,
-            recogniser or self.recogniser,
-            size=self.size,
-            crop=self.crop,
-            progress=count,
-        )
-
-
 def export_int8(
     source: str,
     out: Path,
@@ -128,7 +72,7 @@ def export_int8(
     data_root: Path | None = None,
     notes: str | None = None,
     calibrated_by: str | None = None,
-    counting: Callable[[str], contextlib.AbstractContextManager[Counter]] = uncounted,
+    counting: Counting = uncounted,
 ) -> tuple[Card, Loss]:
     """Export a model whose convolutions compute in 8 bits.
 
@@ -158,9 +102,9 @@ def export_int8(
         DataError: the data set is not there, or another than the model was trained on.
     """
     if Path(source).is_dir():
-        original = _of_run(Path(source), data_root)
+        original = of_run(Path(source), data_root)
     else:
-        original = _of_file(source, data_root)
+        original = of_file(source, data_root)
     known = None
     if calibrated_by is not None:
         known = calibration_of(calibrated_by, original.class_names, in_8_bits=True)
@@ -176,28 +120,11 @@ def export_int8(
         inputs = _inputs(original, count)
     model, after, loss = _smallest_loss(original, first_card, inputs, before, counting)
     _refuse_lossy(loss, out)
-    card = fitted(first_card, after, known)
-    has_test = any(p.split == "test" for p in original.data.pictures)
-    with _opened(model, card) as spotter:
-        found = after
-        if has_test:
-            with counting("test split") as count:
-                found = original.predict(original.data.split("test"), count, spotter.logits)
-        with counting("cars to compare with") as count:
-            space = space_of(spotter, original.train, original.crop, count)
-    measured = {
-        "split": "test" if has_test else "validation",
-        "crop": "box" if original.crop.to_box else "whole",
-        **figures(found, original.class_names, card.temperature),
-    }
+    card, space = measured(original, model, first_card, after, known, counting)
     card = replace(
         card,
         name=f"{card.name}-int8",
-        accuracy={
-            **card.accuracy,
-            "measured": measured,
-            "in_8_bits": {**asdict(loss), "left": list(loss.left)},
-        },
+        accuracy={**card.accuracy, "in_8_bits": {**asdict(loss), "left": list(loss.left)}},
         notes=card.notes if notes is None else notes,
     )
     with replacing(out) as part:
@@ -205,54 +132,7 @@ def export_int8(
     return card, loss
 
 
-def _of_run(run: Path, data_root: Path | None) -> _Original:
-    checkpoint = load_checkpoint(run)
-    folder = RunFolder(run)
-    data = data_of_run(folder, data_root)
-    return _Original(
-        model=to_onnx(checkpoint.model, checkpoint.recipe.eval_size),
-        recogniser=checkpoint.recognise,
-        card=lambda val: card_of(checkpoint, val, None),
-        class_names=checkpoint.class_names,
-        size=checkpoint.recipe.eval_size,
-        train=folder.pictures(data, "train"),
-        val=folder.pictures(data, "val"),
-        crop=checkpoint.recipe.area(),
-        data=data,
-    )
-
-
-def _of_file(source: str, data_root: Path | None) -> _Original:
-    if data_root is None:
-        raise DataError(f"{source}: name the data set that it was trained on by --data")
-    spotter = load(source, detector="none")
-    data = open_data_set(data_root)
-    card, trained_on = spotter.card, spotter.card.trained_on
-    plan = {  # files of the first versions do not say how it was drawn
-        key: trained_on.get(key, Recipe.model_fields[key].default)
-        for key in ("val_fraction", "split_seed")
-    }
-    train, val = training_parts(data, plan["val_fraction"], plan["split_seed"])
-    if fingerprint(train) != trained_on.get("fingerprint"):
-        raise DataError(
-            f"{data_root}: its training part is not what {source} was trained on; name the data "
-            "set that it was, or export its run folder"
-        )
-    return _Original(
-        model=onnx.load(spotter.path),
-        recogniser=spotter.logits,
-        card=lambda val: card,
-        class_names=tuple(name.label for name in card.classes),
-        size=card.input_size,
-        train=train,
-        val=val,
-        crop=Crop(trained_on.get("crop") == "box", trained_on.get("box_margin", Crop().margin)),
-        data=data,
-        calibrated_by=card.accuracy.get("calibrated_by", {}).get("name", ""),
-    )
-
-
-def _inputs(original: _Original, count: Counter) -> Pixels:
+def _inputs(original: Original, count: Counter) -> Pixels:
     """Inputs (N, S, S, 3) of training pictures, drawn evenly from all."""
     number = min(CALIBRATION_PICTURES, len(original.train))
     chosen = np.random.default_rng(0).permutation(len(original.train))[:number]
@@ -267,11 +147,11 @@ def _inputs(original: _Original, count: Counter) -> Pixels:
 
 
 def _smallest_loss(
-    original: _Original,
+    original: Original,
     card: Card,
     inputs: Pixels,
     before: Predictions,
-    counting: Callable[[str], contextlib.AbstractContextManager[Counter]],
+    counting: Counting,
 ) -> tuple[onnx.ModelProto, Predictions, Loss]:
     """The model in 8 bits with as few layers in 32 as keep its loss small."""
     source = calibrated(original.model, inputs)
@@ -282,7 +162,7 @@ def _smallest_loss(
         if number > len(order):
             break
         model = _quantised_like(original.model, source, order[:number])
-        with _opened(model, card) as spotter, counting("in 8 bits") as count:
+        with opened(model, card) as spotter, counting("in 8 bits") as count:
             after = original.predict(original.val, count, spotter.logits)
         loss = _compare(before, after, order[:number])
         if loss.is_small:
@@ -298,14 +178,6 @@ def _quantised_like(
     kept = {entry.key: entry.value for entry in original.metadata_props if entry.key == HEAD_KEY}
     onnx.helper.set_model_props(model, kept)
     return model
-
-
-@contextlib.contextmanager
-def _opened(model: onnx.ModelProto, card: Card) -> Iterator[Spotter]:
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "model.onnx"
-        file.write_bytes(with_card(model, card))
-        yield Spotter(file)
 
 
 def _compare(before: Predictions, after: Predictions, left: Sequence[str]) -> Loss:
