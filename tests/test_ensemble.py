@@ -106,7 +106,7 @@ def test_what_cannot_be_one_model(
     for options, said in (
         (("--with", small, *data), "computes in other bits than"),
         (("--with", other_part, *data), "was trained on other pictures than"),
-        (("--with", tiny_model.write(tmp_path / "tiny.onnx"), *data), "what"),
+        (("--with", tiny_model.write(tmp_path / "tiny.onnx"), *data), "its training part is not"),
         (("--with", members[1]), "by --data"),
         (("--with", members[1], "--int8", *data), "--with takes files as they are"),
         (("--with", tmp_path / "none.onnx", *data), "neither a model file nor a shipped model"),
