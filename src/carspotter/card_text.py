@@ -100,12 +100,16 @@ def _in_8_bits(loss: Mapping[str, Any]) -> str:
 
 
 def _members(members: Sequence[Mapping[str, Any]]) -> str:
-    """Whose mean the answers are; empty, where they are one network's."""
+    """Which networks answer; empty, where there is one alone."""
     if not members:
         return ""
-    names = ", ".join(f"{one['name']} (SHA-256 {one['sha256'][:12]})" for one in members)
+    first, *others = (f"{one['name']} (SHA-256 {one['sha256'][:12]})" for one in members)
     bits = " They compute in 8 bits." if members[0]["in_8_bits"] else ""
-    return f"Its answers are the mean of {len(members)} networks: {names}.{bits}"
+    return (
+        f"It is a cascade of {len(members)} networks: {first} looks at each picture; where its "
+        f"first name is less probable than {members[1]['asked_below']:g}, so does "
+        f"{', '.join(others)}, and the mean of their logits counts.{bits}"
+    )
 
 
 def _calibrated_by(source: Mapping[str, Any]) -> str:

@@ -341,8 +341,8 @@ def export(
         list[str] | None,
         typer.Option(
             "--with",
-            help="Another ONNX file, or shipped name, of the same cars: the new file gives the "
-            "mean of their answers. Repeat it for more.",
+            help="Another ONNX file, or shipped name, of the same cars: the new file asks it too "
+            "where the first is unsure. Repeat it for more.",
         ),
     ] = None,
     calibrated_by: Annotated[

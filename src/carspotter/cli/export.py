@@ -16,7 +16,7 @@ from carspotter.errors import DataError, UsageError
 from carspotter.export import (
     Loss,
     Parity,
-    export_ensemble,
+    export_cascade,
     export_int8,
     export_localiser,
     export_run,
@@ -38,7 +38,7 @@ class Wanted:
         notes: a Markdown file for the card.
         half: weights in 16 bits.
         int8: computing in 8 bits.
-        others: files whose mean with the source is wanted.
+        others: files that are asked where the source is unsure.
         calibrated_by: a model whose calibration is taken.
     """
 
@@ -93,10 +93,10 @@ def _classifier(wanted: Wanted, count: Counting) -> tuple[Mapping[str, Any], lis
         about["loss"], told = asdict(loss), _of_loss(loss)
     elif wanted.others:
         sources = [source, *wanted.others]
-        card = export_ensemble(
+        card = export_cascade(
             sources, out, data_root=data, notes=text, calibrated_by=by, counting=count
         )
-        told = _of_ensemble(card)
+        told = _of_cascade(card)
     elif Path(source).is_file():
         raise UsageError(
             f"{source}: a file can be exported by --int8 or --with alone; else name a run folder"
@@ -136,7 +136,7 @@ def _of_loss(loss: Loss) -> str:
     )
 
 
-def _of_ensemble(card: Card) -> str:
+def _of_cascade(card: Card) -> str:
     validation = card.accuracy["validation"]
     alone = ", ".join(
         f"{one['name']} {100 * one['top1']:.2f} %" for one in card.accuracy["members"]

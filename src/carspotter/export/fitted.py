@@ -50,7 +50,9 @@ def fit_calibration(val: Predictions, classes: Sequence[CarName]) -> Calibration
     )
 
 
-def calibration_of(model: str, class_names: Sequence[str], *, in_8_bits: bool) -> Calibration:
+def calibration_of(
+    model: str, class_names: Sequence[str], *, in_8_bits: bool, networks: int = 1
+) -> Calibration:
     """The calibration of a model file, for another model of the same cars.
 
     For a model that was trained on nearly all pictures, of which too few are left to fit
@@ -60,11 +62,12 @@ def calibration_of(model: str, class_names: Sequence[str], *, in_8_bits: bool) -
         model: a model file, or a shipped model's name.
         class_names: in the order of the other model's logits.
         in_8_bits: whether the other model computes so, which changes its logits.
+        networks: of how many the other model is made.
 
     Raises:
         ModelFileError: it cannot be read.
-        UsageError: it knows other cars, computes in other bits, or its own calibration is another
-            model's.
+        UsageError: it knows other cars, computes in other bits, is made of more or fewer networks,
+            or its own calibration is another model's.
     """
     spotter = load(model, detector="none")
     card = spotter.card
@@ -77,6 +80,11 @@ def calibration_of(model: str, class_names: Sequence[str], *, in_8_bits: bool) -
         raise UsageError(
             f"{model}: computes in {given} bits, the model to export in {wanted} bits; calibrate "
             f"by one in {wanted} bits"
+        )
+    if (there := len(card.accuracy.get("members", [card]))) != networks:
+        raise UsageError(
+            f"{model}: is made of {there} network(s), the model to export of {networks}; calibrate "
+            "by one that is made likewise"
         )
     if "calibrated_by" in card.accuracy:
         raise UsageError(
@@ -92,7 +100,7 @@ def calibration_of(model: str, class_names: Sequence[str], *, in_8_bits: bool) -
 
 
 def computes_in_8_bits(card: Card) -> bool:
-    """Whether a model file does, or the networks of which it is the mean do."""
+    """Whether a model file does, or the networks of which it is made do."""
     members = card.accuracy.get("members", [])
     return "in_8_bits" in card.accuracy or any(one["in_8_bits"] for one in members)
 

@@ -13,7 +13,7 @@ import onnx
 from carspotter.card import Card
 from carspotter.data import Crop, DataSet, Picture, open_data_set, training_parts
 from carspotter.data.index import fingerprint
-from carspotter.errors import DataError
+from carspotter.errors import DataError, UsageError
 from carspotter.evaluate import Predictions, Recogniser, predict
 from carspotter.export.fitted import Calibration, card_of, figures, fitted
 from carspotter.export.onnx_file import Counter, data_of_run, space_of, to_onnx, with_card
@@ -98,12 +98,15 @@ def of_file(source: str, data_root: Path | None) -> Original:
     Raises:
         ModelFileError: it cannot be used.
         DataError: the data set is not named, or another than the model was trained on.
+        UsageError: it is made of several networks.
     """
     if data_root is None:
         raise DataError(f"{source}: name the data set that it was trained on by --data")
     spotter = load(source, detector="none")
-    data = open_data_set(data_root)
     card, trained_on = spotter.card, spotter.card.trained_on
+    if "members" in card.accuracy:
+        raise UsageError(f"{source}: is made of several networks; name the file of one")
+    data = open_data_set(data_root)
     plan = {  # files of the first versions do not say how it was drawn
         key: trained_on.get(key, Recipe.model_fields[key].default)
         for key in ("val_fraction", "split_seed")

@@ -48,7 +48,7 @@ def read_weights(name_or_file: str) -> FileWeights:
 
     Raises:
         ModelFileError: no such file, or not one of carspotter's.
-        RecipeError: its weights are quantised.
+        RecipeError: its weights are quantised, or those of several networks.
     """
     path = model_path(name_or_file)
     content, checksum = unsealed(path)
@@ -56,6 +56,8 @@ def read_weights(name_or_file: str) -> FileWeights:
     proto = onnx.load_model_from_string(content)
     texts = {entry.key: entry.value for entry in proto.metadata_props}
     card = parse_card(texts[CARD_KEY], str(path))
+    if "members" in card.accuracy:
+        raise RecipeError(f"{path}: is made of several networks; take the file of one")
     if any(node.op_type.endswith("QuantizeLinear") for node in proto.graph.node):
         raise RecipeError(f"{path}: its weights are quantised; take the file with those in full")
     tensors = {
