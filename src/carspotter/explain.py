@@ -65,7 +65,8 @@ class HeatMap:
         region: what the model looked at: the box and, where a detector found it, its margin.
         evidence: (h, w) float32, exact: what each cell of a grid over the region adds to the
             class's logit, of any sign. Its mean is the logit, before the file scales it by how
-            familiar the picture is, less the head's bias, which is the same for every photo.
+            familiar the picture is, less the head's bias, which is the same for every photo (in a
+            cascade: for all at which as many networks looked).
     """
 
     label: str
