@@ -70,10 +70,9 @@ def export_cascade(
             f"{', '.join(sources)}: too few pictures were set aside to calibrate by; name a model "
             "that was made likewise, with more set aside, by --calibrated-by"
         )
-    models = [original.model for original in originals]
+    model = cascade_of([o.model for o in originals], [card.temperature for card in cards])
     if in_8_bits:
-        models = [merged_by_onnxruntime(model) for model in models]
-    model = cascade_of(models, [card.temperature for card in cards])
+        model = merged_by_onnxruntime(model)
     named = replace(
         cards[0],
         name=f"{cards[0].name}-x{len(cards)}",

@@ -76,15 +76,18 @@ def cascade_of(models: Sequence[onnx.ModelProto], temperatures: Sequence[float])
 def merged_by_onnxruntime(model: onnx.ModelProto) -> onnx.ModelProto:
     """A model in 8 bits with onnxruntime's own operators in the place of what it merges anyway.
 
-    To open a file, onnxruntime looks for quantised convolutions among many small nodes each time;
-    that is most of the time it takes. The operators are the same on all processors.
+    Else it looks for quantised convolutions among many small nodes each time that the file is
+    opened, twice as long for two networks. The operators are the same on all processors.
 
     Args:
         model: with quantised convolutions in QDQ form.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    kept_as_they_are = [
+        "ConstantFolding",  # weights in 16 bits would become larger
+        "NchwcTransformer",  # convolutions in 32 bits would become those of this processor
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "merged.onnx"
         options.optimized_model_filepath = str(file)
@@ -92,9 +95,10 @@ def merged_by_onnxruntime(model: onnx.ModelProto) -> onnx.ModelProto:
             model.SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
-            disabled_optimizers=["ConstantFolding"],  # weights in 16 bits stay as small as they are
+            disabled_optimizers=kept_as_they_are,
         )
-        return onnx.load(file)
+        merged = onnx.load(file)
+    return _model(merged.graph, [merged])
 
 
 class _Builder:
@@ -208,8 +212,9 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int | str]]:
 
 
 def _model(graph: onnx.GraphProto, models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+    """A graph as a model, with the operators, and the reason for no heat map, of what it is of."""
     opsets = {entry.domain: entry for model in models for entry in model.opset_import}
-    used = {"", *(node.domain for model in models for node in model.graph.node)}
+    used = _domains(graph)
     found = helper.make_model(
         graph,
         opset_imports=[entry for domain, entry in opsets.items() if domain in used],
@@ -218,4 +223,13 @@ def _model(graph: onnx.GraphProto, models: Sequence[onnx.ModelProto]) -> onnx.Mo
     texts = {entry.key: entry.value for model in models for entry in model.metadata_props}
     if HEAD_KEY in texts:
         helper.set_model_props(found, {HEAD_KEY: texts[HEAD_KEY]})
+    return found
+
+
+def _domains(graph: onnx.GraphProto) -> set[str]:
+    """Of all its operators, those in branches too."""
+    found = {node.domain for node in graph.node}
+    for attribute in (a for node in graph.node for a in node.attribute):
+        if attribute.HasField("g"):
+            found |= _domains(attribute.g)
     return found
