@@ -13,7 +13,7 @@ TEST := .venv-test
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-demo: $(if $(PHOTO),$(DEMO)/ready,$(DEMO)/serves) ## open the page in a browser, or name the car on PHOTO=some.jpg
+demo: $(if $(PHOTO),$(DEMO)/ready,$(DEMO)/serves) ## serve the page at http://127.0.0.1:8000/, or name the car on PHOTO=some.jpg
 ifneq ($(PHOTO),)
 	@$(DEMO)/bin/carspotter identify "$(PHOTO)"
 else
