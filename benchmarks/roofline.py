@@ -180,13 +180,20 @@ def of_reading(file: Path, megapixels: Sequence[float], rounds: int) -> list[dic
 def main() -> None:
     """Measure, print a table, and write JSON where it is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", help="a shipped model's name, or an ONNX file")
+    parser.add_argument(
+        "--model",
+        default="stanford-cars-lite2",
+        help="a shipped model's name, or an ONNX file, of one network",
+    )
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[0.3, 2.0, 12.0])
     parser.add_argument("--out", type=Path, help="a file for the figures, as JSON")
     wanted = parser.parse_args()
-    file = load(wanted.model, detector="none").path
+    spotter = load(wanted.model, detector="none")
+    if "members" in spotter.card.accuracy:
+        parser.error(f"{wanted.model}: is made of several networks; name the file of one")
+    file = spotter.path
     parts = [
         *of_network(file, wanted.threads, wanted.rounds),
         *of_reading(file, wanted.megapixels, wanted.rounds),

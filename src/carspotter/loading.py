@@ -13,7 +13,7 @@ from carspotter.photo import MAX_PIXELS
 from carspotter.session import cores
 from carspotter.spotter import Spotter
 
-DEFAULT_MODEL = "stanford-cars-lite2-int8"
+DEFAULT_MODEL = "stanford-cars-lite2-int8-x2"
 
 
 def shipped_models() -> dict[str, Path]:

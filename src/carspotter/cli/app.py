@@ -212,7 +212,7 @@ def models(
 ) -> None:
     """List the models at hand, or print what one says of itself.
 
-    Example: carspotter models --card stanford-cars-lite2-int8
+    Example: carspotter models --card stanford-cars-lite2
     """
     from carspotter.cli.models import run, run_card
 
