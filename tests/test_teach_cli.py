@@ -112,6 +112,23 @@ def test_a_photo_without_a_car(
     assert carspotter(*command, "--detector", detector, "--crop", "none").returncode == 0
 
 
+def test_a_part_that_is_too_small_costs_its_photo_alone(
+    carspotter: Carspotter, model: Path, garage: Path, tmp_path: Path
+) -> None:
+    """A box of 20x25 pixels, of which a smaller photo has but a part."""
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    plain(PLUM, (20, 40)).save(small)
+    plain(PLUM, (60, 40)).save(large)
+    command = ("teach", NAME, small, large, "--garage", garage, "--model", model)
+    done = carspotter(*command, "--box", "10,10,30,35", "--json")
+    assert done.returncode == 1
+    lesson = json.loads(done.stdout)
+    assert lesson["added"] == [str(large)]
+    (failed,) = lesson["failed"]
+    assert (failed["photo"], failed["error"]["code"]) == (str(small), "too_small")
+    assert done.stderr.startswith(f"carspotter: {small}: its part with the car is 10x25 pixels")
+
+
 def test_a_photo_of_a_known_car(
     carspotter: Carspotter, model: Path, garage: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from carspotter.errors import PhotoError
 from carspotter.garage import Garage, TaughtPhoto, editing, read_garage, write_garage
 from carspotter.names import CarName
-from carspotter.photo import photo_bytes, photo_name, read_photo
+from carspotter.photo import MIN_SIDE, photo_bytes, photo_name, read_photo
 from carspotter.preprocess import to_input
 from carspotter.results import Candidate, Failure
 
@@ -173,6 +173,14 @@ def _look(
         if part is None:
             reason = f"{name}: no car found; --crop none takes all of it"
             seen.failed.append((name, Failure("no_car", reason)))
+            continue
+        height, width = part.shape[:2]
+        if min(height, width) < MIN_SIDE:
+            reason = (
+                f"{name}: its part with the car is {width}x{height} pixels; it needs at least "
+                f"{MIN_SIDE} on each side"
+            )
+            seen.failed.append((name, Failure("too_small", reason)))
             continue
         seen.photos.append((name, look_at(spotter, part, sha256)))
         found = plain.identify(part, top_k=1, crop="none")
