@@ -14,6 +14,7 @@ from PIL import Image
 from carspotter import PhotoError, load
 from carspotter.photo import read_photo, read_reduced
 from carspotter.preprocess import part_of, scaled_box, to_input
+from carspotter.views import read_views
 
 WIDE = (1601, 1203)
 
@@ -116,3 +117,17 @@ def test_a_small_box_of_a_large_photo_is_seen_in_full(tmp_path: Path) -> None:
     assert found.answer is not None
     assert found.answer.label == tiny_model.ANSWERS[tiny_model.RED][1]
     assert found.box == (700, 500, 740, 540)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_counts_of_a_box_is_what_the_photo_has_of_it(
+    large: Image.Image, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    data = encoded(large, "JPEG", exif=exif)
+    width, height = WIDE if orientation == 1 else WIDE[::-1]
+    beyond = (width - 50, 0, width + 4000, 4000)
+    read, (view,) = read_views(data, tiny_model.card(), box=beyond, detector=None)
+    assert read.image.size == read.size == (width, height)
+    assert view.box == (width - 50, 0, width, height)

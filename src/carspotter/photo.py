@@ -26,7 +26,7 @@ PhotoSource: TypeAlias = (
 )
 
 Detail: TypeAlias = Callable[[int, int], float]
-"""For the width and height of a photo, which share of its sides is needed."""
+"""For the width and height of an upright photo, which share of its sides is needed."""
 
 PHOTO_ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -45,6 +45,8 @@ MIN_SIDE = 16
 """Photos with a shorter side, in pixels, are refused: no car can be told on them."""
 
 _ON_ITS_SIDE = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
+
+_REDUCIBLE = frozenset({"JPEG", "MPO"})  # whose decoder can leave detail out; MPO holds JPEGs
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
@@ -104,7 +106,7 @@ def read_reduced(
     Args:
         source: as for `read_photo`.
         detail: least share of the sides that is needed, of a photo of this width and height in
-            pixels, upright or not; None: all.
+            pixels, upright; None: all.
         name: as for `read_photo`.
         max_pixels: as for `read_photo`; it is the file's pixels that count.
 
@@ -209,11 +211,12 @@ def _photo(
             f"{name}: {width}x{height} pixels; a photo needs at least {MIN_SIDE} on each side",
         )
     try:
-        if detail is not None and (share := detail(width, height)) < 1:
-            # Only JPEG's decoder can; the others take no notice.
-            image.draft(None, (math.ceil(width * share), math.ceil(height * share)))
+        if detail is not None and image.format in _REDUCIBLE:
+            share = detail(*((height, width) if _on_its_side(image) else (width, height)))
+            if share < 1:
+                image.draft(None, (math.ceil(width * share), math.ceil(height * share)))
         image.load()
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+        turned = _on_its_side(image)
         if is_ours:
             ImageOps.exif_transpose(image, in_place=True)  # saves a copy of those that are upright
         else:
@@ -224,6 +227,10 @@ def _photo(
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise _broken(name, error) from error
     return Photo(image, (height, width) if turned else (width, height))
+
+
+def _on_its_side(image: Image.Image) -> bool:
+    return image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

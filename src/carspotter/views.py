@@ -125,8 +125,10 @@ def read_views(
         return _searched(photo, card, detector, name, max_pixels)
 
     def detail(width: int, height: int) -> float:
-        inner = min(width, height) if box is None else min(box[2] - box[0], box[3] - box[1])
-        share = _OVERSAMPLING * card.input_size / inner
+        # Of a box, what the photo has of it; one that lies outside of it is refused below.
+        inside = None if box is None else clip_box(box, width, height)
+        left, top, right, bottom = inside or (0, 0, width, height)
+        share = _OVERSAMPLING * card.input_size / min(right - left, bottom - top)
         return max(share, _SEARCHED_SIDE / min(width, height)) if draws else share
 
     read = read_reduced(photo, detail, name=name, max_pixels=max_pixels)
