@@ -108,6 +108,17 @@ def test_figures_are_those_of_all_workers(tmp_path: Path, model: Path) -> None:
         assert not any(folder.exists() for folder in folders if _is_of(folder, service))
 
 
+def test_a_folder_that_is_set_for_another_programs_figures_is_left_alone(
+    tmp_path: Path, model: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with served(tmp_path, "--model", model, PROMETHEUS_MULTIPROC_DIR=str(other)) as service:
+        service.client.post("/v1/identify", content=RED_PNG).raise_for_status()
+        assert service.figure("carspotter_answers_total") == 1
+    assert list(other.iterdir()) == []
+
+
 def _is_of(folder: Path, service: Served) -> bool:
     """Whether a folder of figures has those of this service's workers."""
     return any(str(service.process.pid) in file.name for file in folder.glob("*.db"))

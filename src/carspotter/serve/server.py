@@ -13,6 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# Set for another program, they would have prometheus-client keep figures in the files of that one:
+# it looks at them when it is first imported, which is below. Several workers get a folder of ours.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+os.environ.pop("prometheus_multiproc_dir", None)
+
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
@@ -122,7 +127,6 @@ def _grace(settings: Settings) -> int:
 @contextlib.contextmanager
 def _shared_metrics(settings: Settings) -> Iterator[None]:
     """A folder in which several workers keep their figures; in memory, where there is such one."""
-    os.environ.pop(FOLDER, None)
     if settings.workers == 1:
         yield
         return
