@@ -377,6 +377,8 @@ class TestNames:
             ("Kia EV6 2024", {"make": "Audi"}),
             ("Kia EV6 2024", {"make": "Kia", "year": 2023}),
             ("Kia EV6 2024", {"make": "Kia", "body": "SUV", "year": 2024}),
+            ("Kia EV6 40000", {"make": "Kia", "year": 40000}),
+            ("Kia EV6 1884", {"make": "Kia", "year": 1884}),
             ("Kia 2024", {"make": "Kia", "year": 2024}),
             ("Kia", {"make": "Kia"}),
             ("Kia EV6", {"make": " "}),

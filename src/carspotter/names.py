@@ -26,6 +26,9 @@ Level: TypeAlias = Literal["exact", "model", "make"]
 LEVELS: tuple[Level, ...] = ("exact", "model", "make")
 """From the finest to the coarsest."""
 
+FIRST_YEAR, LAST_YEAR = 1885, 9999
+"""Of cars: from the first one's to the last that has four digits."""
+
 
 @dataclass(frozen=True, slots=True)
 class CarName:
@@ -105,7 +108,8 @@ def name_of(
         year: its year, if it has one.
 
     Raises:
-        UsageError: an empty name, one of several lines, or parts that are not where they belong.
+        UsageError: an empty name, one of several lines, a year of no car, or parts that are not
+            where they belong.
     """
     label = label.strip()
     if not folded(label) or not label.isprintable():
@@ -114,6 +118,8 @@ def name_of(
         if body is not None or year is not None:
             raise UsageError(f"{label}: a name with a body or a year needs its --make too")
         return split_name(label)
+    if year is not None and not FIRST_YEAR <= year <= LAST_YEAR:
+        raise UsageError(f"{label}: the year {year} must be from {FIRST_YEAR} to {LAST_YEAR}")
     rest = label.split()
     parts = [
         make.split(),

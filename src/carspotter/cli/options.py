@@ -50,4 +50,6 @@ Provider = Annotated[
 GarageFile = Annotated[Path, typer.Option("--garage", help="The file of taught cars.")]
 Make = Annotated[str | None, typer.Option(help="The make, with which the name begins.")]
 Body = Annotated[str | None, typer.Option(help="The body style, at the end or before the year.")]
-Year = Annotated[int | None, typer.Option(min=1885, help="The year, with which the name ends.")]
+Year = Annotated[
+    int | None, typer.Option(min=1885, max=9999, help="The year, with which the name ends.")
+]

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from carspotter.errors import GarageError, UsageError
 from carspotter.garage import editing, write_garage
-from carspotter.names import name_of
+from carspotter.names import FIRST_YEAR, LAST_YEAR, name_of
 from carspotter.results import name_parts
 from carspotter.serve.engine import Ticket
 from carspotter.serve.middleware import note
@@ -30,7 +30,12 @@ _FIELDS: dict[str, Any] = {
     "name": {**_TEXT, "examples": ["Rivian R1T Crew Cab 2022"]},
     "make": {**_TEXT, "description": "With which the name begins.", "examples": ["Rivian"]},
     "body": {**_TEXT, "description": "At its end, or before the year.", "examples": ["Crew Cab"]},
-    "year": {"type": "integer", "minimum": 1885, "maximum": 9999, "description": "At its end."},
+    "year": {
+        "type": "integer",
+        "minimum": FIRST_YEAR,
+        "maximum": LAST_YEAR,
+        "description": "At its end.",
+    },
     "add": {"type": "boolean", "description": "These are more photos of a taught car."},
 }
 _TRUTH = {"true": True, "1": True, "on": True, "": False, "false": False, "0": False}
@@ -105,7 +110,7 @@ def _taught(ticket: Ticket, path: FilePath, upload: Upload) -> dict[str, Any]:
     """The lesson, in plain values."""
     fields = {key: text for key, text in upload.fields.items() if text.strip()}
     year, add = fields.get("year"), fields.get("add", "").lower()
-    if year is not None and not (year.isdecimal() and 1885 <= int(year[:6]) <= 9999):
+    if year is not None and not (year.isdecimal() and FIRST_YEAR <= int(year[:6]) <= LAST_YEAR):
         raise ProblemError(400, "bad_parameter", f"year: {year[:20]!r} is none")
     if add not in _TRUTH:
         raise ProblemError(400, "bad_parameter", f"add: {add[:20]!r} is neither true nor false")
