@@ -148,6 +148,18 @@ def test_stdin(carspotter: Carspotter, model: Path, plum: list[Path], garage: Pa
     assert done.stdout == f"{garage}: {NAME}, 1 photo, 1 of them new\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
+def test_a_file_name_that_is_not_utf_8(
+    carspotter: Carspotter, model: Path, plum: list[Path], garage: Path, tmp_path: Path
+) -> None:
+    photo = plum[0].rename(tmp_path / os.fsdecode(b"\xff.png"))
+    strict = {"PYTHONIOENCODING": "utf-8"}
+    command = ("teach", NAME, photo, "--garage", garage, "--model", model)
+    done = carspotter(*command, "--json", env=strict)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["added"] == [str(photo)]
+
+
 def test_refusals(carspotter: Carspotter, model: Path, plum: list[Path], garage: Path) -> None:
     use = ("--garage", garage, "--model", model)
     known = carspotter("teach", "AUDI TT hatchback 2011", plum[0], *use)

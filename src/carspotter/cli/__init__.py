@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ def run(arguments: Sequence[str]) -> int | str | None:
     from carspotter.cli.app import app_for
     from carspotter.errors import CarspotterError, ExportError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be UTF-8; it is printed with escapes, and the run goes on.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             app_for(arguments)(args=list(arguments), prog_name="carspotter")

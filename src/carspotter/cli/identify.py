@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
 import warnings
@@ -82,9 +81,6 @@ def run(
         sources = list(expand(photos))
         explained = spotter.explain_many(sources, top_k=top, box=area, crop=mode)
         results = HeatMapFolder(explain, sources).written(explained)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name need not be UTF-8; it is printed with escapes, and the run goes on.
-        sys.stdout.reconfigure(errors="backslashreplace")
     looks_for_cars = spotter.finds_cars and area is None and mode == "auto"
     show = _printer(style, looks_for_cars)
     failed = 0
