@@ -142,6 +142,8 @@ def test_a_port_that_is_taken_is_said(model: Path, carspotter: Carspotter) -> No
         (("--garage", "nothing.npz"), "nothing.npz: no such garage"),
         (("--allow-teaching",), "--allow-teaching needs --garage FILE"),
         (("--api-key-file", "nothing.txt"), "--api-key-file nothing.txt: cannot be read"),
+        (("--deadline", "nan"), "--deadline nan: must be a finite number"),
+        (("--upload-seconds", "inf"), "--upload-seconds inf: must be a finite number"),
         (("--rate", "often"), "--rate often: must read like 60/minute"),
         (("--host", "nowhere.invalid"), "nowhere.invalid:8000: cannot listen there"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,8 @@ class Settings:
         most = {"port": 65535, "max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
         for name, low in least.items():
             value, high = getattr(self, name), most.get(name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{_flag(name)} {value}: must be a finite number")
             if value is not None and (value < low or (high is not None and value > high)):
                 bound = f"at least {low:g}" if high is None else f"{low:g} to {high}"
                 raise UsageError(f"{_flag(name)} {value}: must be {bound}")
