@@ -146,9 +146,11 @@ def test_equal_candidates_keep_the_order_of_the_classes() -> None:
 
 
 def test_logits_that_are_no_numbers_are_no_answer() -> None:
+    broken = np.full(len(LABELS), np.nan, np.float32)
     with np.errstate(invalid="ignore"):
-        found = decider().answer(np.full(len(LABELS), np.nan, np.float32))
-    assert found.level == "unknown"
+        assert decider().answer(broken).level == "unknown"
+        # Not even where any probability is enough.
+        assert decider(exact=0.0, model=0.0, make=0.0).answer(broken).level == "unknown"
 
 
 RESULT_KEYS = {"photo", "answer", "candidates", "box", "others", "model", "error"}

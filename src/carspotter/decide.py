@@ -58,13 +58,14 @@ class Decider:
     def answer(self, logits: NDArray[np.float32]) -> Answer:
         """The answer for logits (classes,), at the finest level whose threshold is reached."""
         probabilities = softmax(logits[None], self._temperature)
+        if not np.isfinite(probabilities).all():  # of broken logits (NaN): no answer at all
+            return Answer("unknown", CarName("unknown"), 0.0)
         best = 0.0
         for level in LEVELS:
             groups = self._groups[level]
             sums = sum_groups(probabilities, groups)[0]
             group = int(sums.argmax())
-            # Broken logits (NaN) are no answer at all.
-            best = min(1.0, float(np.nan_to_num(sums[group])))
+            best = min(1.0, float(sums[group]))
             first = self._names[int(np.flatnonzero(groups == group)[0])]
             if best >= self._thresholds[level] and first.has(level):
                 return Answer(level, _at(first, level), best)
