@@ -9,8 +9,8 @@ from pathlib import Path
 from carspotter.detect import load_detector
 from carspotter.errors import ModelFileError
 from carspotter.garage import read_garage
+from carspotter.machine import cores
 from carspotter.photo import MAX_PIXELS
-from carspotter.session import cores
 from carspotter.spotter import Spotter
 
 DEFAULT_MODEL = "stanford-cars-lite2-int8-x2"

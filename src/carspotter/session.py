@@ -111,10 +111,3 @@ def _provider(name: str) -> str:
             f"{package} (pip uninstall onnxruntime first: they share a folder)"
         )
     return full
-
-
-def cores() -> int:
-    """Cores that this process may use: fewer than the machine's, in a container or by taskset."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

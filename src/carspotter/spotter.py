@@ -19,13 +19,13 @@ from carspotter.errors import UsageError
 from carspotter.explain import Explanation, class_number
 from carspotter.garage import Garage
 from carspotter.likeness import Likeness
+from carspotter.machine import cores
 from carspotter.model_file import ModelFile, Outputs
 from carspotter.overlay import drawable
 from carspotter.photo import MAX_PIXELS, photo_name
 from carspotter.preprocess import Box, part_of
 from carspotter.recognition import BATCH, Drawable, Recognition
 from carspotter.results import Identification, ModelInfo
-from carspotter.session import cores
 from carspotter.stream import read_and_finished
 from carspotter.views import (
     Observation,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from PIL import Image
 
 from carspotter.data import Picture, PictureReader
 from carspotter.errors import PhotoError
+from carspotter.machine import cores
 from carspotter.photo import read_photo
 from carspotter.preprocess import clip_box
 
@@ -81,7 +81,7 @@ def scan(
         except PhotoError as error:
             return error
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(pictures), _AHEAD):
             for place, seen in enumerate(pool.map(look, pictures[start : start + _AHEAD]), start):
                 progress(place + 1, len(pictures))

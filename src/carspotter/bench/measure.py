@@ -17,7 +17,7 @@ from typing import Any
 
 from carspotter.bench.photos import write_photos
 from carspotter.errors import CarspotterError
-from carspotter.session import cores
+from carspotter.machine import cores
 
 BARE = "import onnxruntime, PIL.Image"
 """What no recognition by onnxruntime can do without, as a program of its own."""

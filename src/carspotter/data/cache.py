@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from PIL import Image
 from carspotter.data.index import Crop, Picture, PictureReader, read_pixels
 from carspotter.errors import DataError, PhotoError
 from carspotter.files import cache_folder
+from carspotter.machine import cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -158,7 +158,7 @@ def _decode_all(
             return error
 
     # Decoding lets go of the interpreter lock. In chunks, so that memory stays bounded.
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(pictures), _CHUNK):
             yield from pool.map(decode, pictures[start : start + _CHUNK])
 

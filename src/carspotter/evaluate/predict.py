@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 
 from carspotter.data import Crop, Picture, PictureReader, read_pixels
 from carspotter.errors import DataError, PhotoError
+from carspotter.machine import cores
 from carspotter.preprocess import ResizeMode, to_input
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _batches(
             return place, error
         return place, to_input(pixels if focus is None else focus(pixels), size, resize)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
 
         def submit(start: int) -> list[Future[tuple[int, Pixels | PhotoError]]]:
             return [

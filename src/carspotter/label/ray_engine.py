@@ -29,8 +29,8 @@ from carspotter.errors import CarspotterError, UsageError
 from carspotter.label.job import Recogniser
 from carspotter.label.labeller import Labeller
 from carspotter.label.work import Run, Work
+from carspotter.machine import cores
 from carspotter.results import ModelInfo
-from carspotter.session import cores
 
 if TYPE_CHECKING:
     from carspotter.label.archive import Progress, Settings

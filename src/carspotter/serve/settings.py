@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import limits
 
 from carspotter.errors import UsageError
+from carspotter.machine import cores
 from carspotter.photo import MAX_BYTES, MAX_PIXELS
-from carspotter.session import cores
 
 _OWN = ("localhost", "127.0.0.1", "::1")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")

@@ -16,6 +16,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import distributed
 
 from carspotter.errors import CarspotterError, UsageError
+from carspotter.machine import cores
 from carspotter.train.schedule import Schedule
 
 T = TypeVar("T")
@@ -87,8 +88,8 @@ def loading_processes(device: str, processes: int = 1) -> int:
         device: the kind that is trained on, "cpu" or "cuda".
         processes: that train on this machine.
     """
-    cores = (os.cpu_count() or 1) // (2 if device == "cpu" else 1)
-    return min(8, max(1, cores // processes))
+    free = cores() // (2 if device == "cpu" else 1)
+    return min(8, max(1, free // processes))
 
 
 def gather(fabric: Fabric, value: T) -> list[T]:
