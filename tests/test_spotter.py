@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from tiny_model import ANSWERS, BLACK, BLUE, GREEN, RED, plain
 import carspotter
 from carspotter import Identification, ModelFileError, PhotoError, Spotter, UsageError
 from carspotter.card import CARD_KEY, sealed
+from carspotter.session import open_session
 
 
 @pytest.fixture(scope="session")
@@ -323,6 +325,23 @@ def test_one_spotter_serves_many_threads(spotter: Spotter) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
+
+
+def test_calls_that_begin_together_open_one_more_session(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def slow(*arguments: Any) -> Any:
+        opened.append(arguments)
+        time.sleep(0.2)
+        return open_session(*arguments)
+
+    spotter = carspotter.load(model, threads=2)
+    monkeypatch.setattr("carspotter.session.open_session", slow)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: list(spotter.identify_many(pictures(10))), range(4)))
+    assert len(opened) == 1
 
 
 def test_observations_are_results_with_what_they_rest_on(model: Path, colours: Path) -> None:

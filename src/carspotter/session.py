@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
+import threading
 from pathlib import Path
 
 from carspotter.errors import ModelFileError, UsageError
@@ -43,15 +43,22 @@ class Session:
         self.ort = open_session(data, path, threads, provider)
         # The bytes are kept only where they are read again.
         self._again = (data, path) if threads > 1 and provider == "cpu" else None
+        self._lock = threading.Lock()
+        self._one: Session | None = None
 
-    @functools.cached_property
+    @property
     def one_thread(self) -> Session:
         """The same with one thread to a run, where the CPU computes.
 
         Threads that share each layer of one run wait for each other; runs side by side, each with
-        a thread of its own, do not. It is opened when it is needed.
+        a thread of its own, do not. It is opened when it is needed, once for all that ask.
         """
-        return self if self._again is None else Session(*self._again, threads=1)
+        if self._again is None:
+            return self
+        with self._lock:
+            if self._one is None:
+                self._one = Session(*self._again, threads=1)
+            return self._one
 
 
 def open_session(
