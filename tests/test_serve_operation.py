@@ -23,6 +23,8 @@ from conftest import ROOT, Carspotter
 from serve_process import Served, parts, photo, served, slow_photo, wait_for
 from tiny_model import RED
 
+from carspotter.serve.metrics import FOLDER, Metrics
+
 RED_PNG = photo(RED)
 
 
@@ -117,6 +119,19 @@ def test_a_folder_that_is_set_for_another_programs_figures_is_left_alone(
         service.client.post("/v1/identify", content=RED_PNG).raise_for_status()
         assert service.figure("carspotter_answers_total") == 1
     assert list(other.iterdir()) == []
+
+
+def test_on_windows_no_signal_asks_whether_a_worker_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, each signal ends a process or is a Ctrl-C to it."""
+    (tmp_path / f"gauge_livesum_{os.getpid()}.db").touch()
+    sent = []
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", lambda *of: sent.append(of))
+    Metrics()
+    assert sent == []
 
 
 def _is_of(folder: Path, service: Served) -> bool:
