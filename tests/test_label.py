@@ -37,7 +37,9 @@ def test_a_row_holds_what_identify_says(
 ) -> None:
     photo = colours / "red.png"
     out = tmp_path / "results.parquet"
-    assert carspotter_here("label", photo, "--out", out, "--model", model).returncode == 0
+    done = carspotter_here("label", photo, "--out", out, "--model", model)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{out}: 1 photo, 0 failed")
     said = json.loads(carspotter_here("identify", photo, "--model", model, "--json").stdout)
     (row,) = pq.read_table(out).to_pylist()
     answer = said["answer"]

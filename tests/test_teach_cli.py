@@ -60,7 +60,7 @@ def test_from_teaching_to_forgetting(
     assert (lesson["label"], lesson["make"], lesson["year"]) == (NAME, "Acme", 2026)
 
     listed = carspotter("garage", "list", "--garage", garage)
-    assert listed.stdout.splitlines()[1:] == [f"  {NAME}, 5 photos"]
+    assert listed.stdout == f"{garage}: 1 car, taught to tiny\n  {NAME}, 5 photos\n"
     moved = carspotter(
         "garage", "rename", NAME, "Acme Prune 2027", *("--garage", garage), *PARTS[:2]
     )

@@ -25,11 +25,12 @@ def list_(garage: GarageFile, as_json: Json = False, quiet: Quiet = False) -> No
 
     found = read_garage(garage)
     if as_json:
-        cars = [{**asdict(car.name), "photos": len(car.photos)} for car in found.cars]
-        about = {"garage": str(garage), "model": found.model.to_dict(), "cars": cars}
+        taught = [{**asdict(car.name), "photos": len(car.photos)} for car in found.cars]
+        about = {"garage": str(garage), "model": found.model.to_dict(), "cars": taught}
         print(json.dumps(about, ensure_ascii=False))
         return
-    print(f"{garage}: {len(found.cars)} cars, taught to {found.model.name}")
+    cars = "1 car" if len(found.cars) == 1 else f"{len(found.cars)} cars"
+    print(f"{garage}: {cars}, taught to {found.model.name}")
     for car in found.cars:
         print(f"  {car.name.label}, {in_photos(len(car.photos))}")
 

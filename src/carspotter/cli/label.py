@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from carspotter.errors import UsageError
+from carspotter.garage import in_photos
 from carspotter.label import Request, Settings, Summary, find_similar, label_archive
 from carspotter.label.archive import Engine
 from carspotter.label.archive import Progress as Count
@@ -123,7 +124,7 @@ def _mode(crop: str) -> CropMode:
 
 def _in_words(summary: Summary) -> str:
     levels = ", ".join(f"{count} {level}" for level, count in summary.levels.items())
-    said = f"{summary.out}: {summary.photos} photos, {summary.failed} failed"
+    said = f"{summary.out}: {in_photos(summary.photos)}, {summary.failed} failed"
     if not summary.new:
         return f"{said}; it was complete ({levels or 'no answers'})"
     rate = summary.new / max(summary.seconds, 1e-9)
