@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 import tiny_model
 from conftest import Carspotter
+from serve_process import photo as png
+from serve_process import served
+from taught_cars import PLUM, model_with_space
 from tiny_model import ANSWERS, BLACK, BLUE, GREEN, RED, plain
 
 from carspotter import UsageError, load
+from carspotter.names import CarName
+from carspotter.teaching import teach
 
 
 @pytest.fixture
@@ -61,3 +66,18 @@ def test_on_the_command_line(carspotter: Carspotter, model: Path, tmp_path: Path
     refused = carspotter("identify", photo, "--model", model, "--min-confidence", "2")
     assert refused.returncode == 2
     assert "--min-confidence" in refused.stderr
+
+
+def test_a_lesson_asks_how_sure_the_model_file_is(tmp_path: Path) -> None:
+    spotter = load(model_with_space(tmp_path), min_confidence=0.0)
+    lesson = teach(spotter, tmp_path / "garage.npz", CarName("Plum"), [plain(PLUM), plain(RED)])
+    assert [taken.label for _, taken in lesson.taken_for] == [ANSWERS[RED][1]]
+
+
+def test_of_the_service(carspotter: Carspotter, model: Path, tmp_path: Path) -> None:
+    with served(tmp_path, "--model", model, "--min-confidence", "0.4") as service:
+        answer = service.client.post("/v1/identify", content=png(GREEN)).json()
+        assert answer["results"][0]["answer"]["level"] == "exact"
+    refused = carspotter("serve", "--model", model, "--min-confidence", "2")
+    assert refused.returncode == 2
+    assert refused.stderr == "carspotter: --min-confidence 2.0: must be 0 to 1\n"

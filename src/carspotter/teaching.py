@@ -184,7 +184,8 @@ def _look(
             continue
         seen.photos.append((name, look_at(spotter, part, sha256)))
         found = plain.identify(part, top_k=1, crop="none")
-        if found.answer is not None and found.answer.level == "exact":
+        # By the model file's own threshold: another of answers says nothing of how sure it is.
+        if found.candidates[0].confidence >= spotter.card.thresholds["exact"]:
             seen.taken_for.append((name, found.candidates[0]))
     return seen
 

@@ -39,6 +39,13 @@ def serve(
             "embedded localiser for a shipped model, none for a file.",
         ),
     ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            envvar="CARSPOTTER_MIN_CONFIDENCE",
+            help="The least probability of an answer; see identify.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(envvar="CARSPOTTER_WORKERS", help="Processes.")] = 1,
     threads: Annotated[
         int | None,
@@ -158,6 +165,7 @@ def serve(
         model=model,
         garage=garage,
         detector=detector,
+        min_confidence=min_confidence,
         workers=workers,
         threads=threads,
         provider=provider,

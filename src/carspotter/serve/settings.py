@@ -30,6 +30,7 @@ class Settings:
         model: a shipped model's name, or an ONNX file.
         garage: a file of taught cars; with `allow_teaching` it need not exist yet.
         detector: what finds vehicles, as `load` takes it.
+        min_confidence: the least probability of an answer, as `load` takes it.
         workers: processes; they share nothing but the port, and the garage's file.
         threads: photos that a worker looks at at the same time; None: its share of the cores.
         provider: what computes, as `load` takes it.
@@ -57,6 +58,7 @@ class Settings:
     model: str | None = None
     garage: Path | None = None
     detector: str | None = None
+    min_confidence: float | None = None
     workers: int = 1
     threads: int | None = None
     provider: str = "cpu"
@@ -78,8 +80,11 @@ class Settings:
         least: dict[str, float] = {
             "port": 0, "workers": 1, "threads": 1, "queue": 0, "deadline": 0.001,
             "upload_seconds": 0.001, "max_bytes": 1, "max_pixels": 1, "max_photos": 1,
+            "min_confidence": 0,
         }  # fmt: skip
-        most = {"port": 65535, "max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS}
+        most = {
+            "port": 65535, "max_bytes": MAX_BYTES, "max_pixels": MAX_PIXELS, "min_confidence": 1
+        }  # fmt: skip
         for name, low in least.items():
             value, high = getattr(self, name), most.get(name)
             if isinstance(value, float) and not math.isfinite(value):

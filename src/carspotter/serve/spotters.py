@@ -32,6 +32,7 @@ def load_spotter(settings: Settings) -> Spotter:
     return load(
         settings.model,
         detector=settings.detector,
+        min_confidence=settings.min_confidence,
         threads=1 if settings.runners > 1 else settings.runners,
         max_pixels=settings.max_pixels,
         provider=settings.provider,
