@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -34,6 +35,8 @@ def run(arguments: Sequence[str]) -> int | str | None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be UTF-8; it is printed with escapes, and the run goes on.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # carspotter has a bound of its own; Pillow warns below it.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)
     try:
         try:
             app_for(arguments)(args=list(arguments), prog_name="carspotter")

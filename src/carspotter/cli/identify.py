@@ -5,12 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
-
-from PIL import Image
 
 from carspotter.cli.explain import HeatMapFolder
 from carspotter.errors import UsageError
@@ -62,8 +59,6 @@ def run(
     if crop not in get_args(CropMode):
         raise UsageError(f"--crop {crop}: must be {' or '.join(get_args(CropMode))}")
     mode = cast("CropMode", crop)
-    # carspotter has a bound of its own, and says so where it is passed.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     spotter = load(
         model,
         detector=detector,

@@ -6,12 +6,10 @@ import contextlib
 import json
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -63,8 +61,6 @@ def run_label(
         raise UsageError(f"--engine {engine}: must be {' or '.join(get_args(Engine))}")
     if engine != "ray" and (actors is not None or ray_address is not None):
         raise UsageError("--actors and --ray-address are for --engine ray")
-    # carspotter has a bound of its own, and says so where it is passed.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     request = Request(
         tuple(sources),
         out,

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
-
-from PIL import Image
 
 from carspotter.cli.identify import parse_box
 from carspotter.errors import UsageError
@@ -48,8 +45,6 @@ def run(
         raise UsageError(f"--crop {crop}: must be {' or '.join(get_args(CropMode))}")
     if photos.count("-") > 1:
         raise UsageError("- stands for one photo on stdin; give it once")
-    # carspotter has a bound of its own, and says so where it is passed.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     lesson = teach(
         load(model, detector=detector, threads=threads, provider=provider),
         garage,
