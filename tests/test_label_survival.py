@@ -23,6 +23,7 @@ from carspotter.card import parse_card
 from carspotter.errors import UsageError
 from carspotter.label import Request, Settings, label_archive
 from carspotter.label.job import Recogniser
+from carspotter.label.work import Work
 
 CHUNK = 20
 PHOTOS = 600
@@ -157,6 +158,18 @@ def test_two_at_a_time_do_not_meet(source: Path, model: Path, tmp_path: Path) ->
 
     assert label_archive(request, Settings(chunk=CHUNK), meet).photos == PHOTOS
     assert refused
+
+
+def test_a_second_leaves_the_first_alone_that_still_plans(
+    source: Path, model: Path, tmp_path: Path
+) -> None:
+    request = Request((str(source),), tmp_path / "results.csv", Recogniser(str(model)))
+    work = Work(request.out)
+    with work.locked():
+        work.parts.mkdir()
+        with pytest.raises(UsageError, match="another process works on it"):
+            label_archive(request)
+        assert work.parts.is_dir()
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def label_archive(
         return Summary(request.out, **counts, new=0, seconds=time.monotonic() - started)
     schema = schema_of(as_lines=form_of(request.out) == "jsonl", embeddings=request.embeddings)
     _make_folder(work, request.out)
-    with _unless_begun(work), work.locked():
+    with work.locked(), _unless_begun(work):  # without the lock, it is another process's
         plan, base = _planned(work, job, request, settings.chunk)
         run = Run(work, plan, request.recogniser, base, schema, work.finished())
         before = sum(run.finished.values())
@@ -217,8 +217,6 @@ def _unless_begun(work: Work) -> Iterator[None]:
     """Leave no folder behind where work did not even begin."""
     try:
         yield
-    except UsageError:
-        raise  # it may be another process's
     finally:
         if not work.is_begun:
             work.remove()
