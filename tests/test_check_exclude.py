@@ -11,6 +11,7 @@ from conftest import Carspotter
 from tiny_study import RECIPE
 from training import run
 
+from carspotter.card_text import card_text
 from carspotter.data import (
     Exclusion,
     open_data_set,
@@ -19,6 +20,9 @@ from carspotter.data import (
     write_exclusions,
 )
 from carspotter.errors import DataError
+from carspotter.export import export_run
+from carspotter.export.original import of_file
+from carspotter.loading import load
 
 # From Python 3.12 on, forking a loader's worker warns wherever another thread runs.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -56,6 +60,19 @@ def test_a_run_does_not_know_them(drawn_data: Path, tmp_path: Path) -> None:
     assert len(keys) == 72 - len(out)
     assert keys.isdisjoint(out)
     assert f'exclude = "{file}"' in folder.recipe.read_text()
+
+
+def test_a_file_of_such_a_run_knows_its_pictures(drawn_data: Path, tmp_path: Path) -> None:
+    file = listed(tmp_path / "out.csv", "train/00004.jpg", "train/00031.jpg", "test/00001.jpg")
+    folder = run(drawn_data, tmp_path / "run", exclude=file)
+    (tmp_path / "out.csv").unlink()
+    export_run(folder.path, tmp_path / "model.onnx", data_root=drawn_data)
+    found = of_file(str(tmp_path / "model.onnx"), drawn_data)
+    expected = folder.read_split()
+    assert {p.key: "train" for p in found.train} | {p.key: "val" for p in found.val} == expected
+    card = load(tmp_path / "model.onnx", detector="none").card
+    assert card.trained_on["excluded"] == ["train/00004.jpg", "train/00031.jpg"]
+    assert "| pictures left out of both | 2 |" in card_text(card)
 
 
 def test_test_pictures_may_be_named_and_stay(drawn_data: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ _DATA = {
     "val_pictures": "pictures to choose, calibrate and set thresholds on",
     "val_fraction": "share of each car for that, one picture at least",
     "split_seed": "seed of that choice",
+    "excluded": "pictures left out of both",
     "fingerprint": "fingerprint",
 }
 
@@ -59,7 +60,8 @@ def _trained_on(data: Mapping[str, Any]) -> str:
     if not data:
         return "The file does not say."
     keys = [key for key in _DATA if key in data] + sorted(data.keys() - _DATA.keys())
-    return _table(("what", "value"), [(_DATA.get(key, key), str(data[key])) for key in keys])
+    values = {**data, "excluded": len(data.get("excluded", ()))}
+    return _table(("what", "value"), [(_DATA.get(key, key), str(values[key])) for key in keys])
 
 
 def _measured(measured: Mapping[str, Any]) -> Iterable[str]:

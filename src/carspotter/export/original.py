@@ -111,7 +111,11 @@ def of_file(source: str, data_root: Path | None) -> Original:
         key: trained_on.get(key, Recipe.model_fields[key].default)
         for key in ("val_fraction", "split_seed")
     }
-    train, val = training_parts(data, plan["val_fraction"], plan["split_seed"])
+    excluded = frozenset(trained_on.get("excluded", ()))
+    train, val = (
+        tuple(picture for picture in part if picture.key not in excluded)
+        for part in training_parts(data, plan["val_fraction"], plan["split_seed"])
+    )
     if fingerprint(train) != trained_on.get("fingerprint"):
         raise DataError(
             f"{data_root}: its training part is not what {source} was trained on; name the data "

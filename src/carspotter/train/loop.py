@@ -112,17 +112,7 @@ def _train(
     teachers = ready_teachers(recipe, folder, data.class_names, fabric, train_one)
     decoded = _decoded(fabric, parts[0], recipe, console)
     targets = _targets(data, parts[0], decoded)
-    trained_on = {
-        "layout": data.layout,
-        "split": "train",
-        "crop": recipe.crop,
-        "box_margin": recipe.box_margin,
-        "pictures": len(decoded),
-        "val_pictures": len(parts[1]),
-        "val_fraction": recipe.val_fraction,
-        "split_seed": recipe.split_seed,
-        "fingerprint": fingerprint(parts[0]),
-    }
+    trained_on = _trained_on(recipe, data, parts, len(decoded))
     task = ClassifierTask(recipe, fabric, data.class_names, targets, trained_on, teachers)
     pictures = TrainingPictures(decoded, targets, recipe)
     if start is not None:
@@ -197,6 +187,29 @@ def _targets(
     data.need_every_class(labels)
     number = {name: index for index, name in enumerate(data.class_names)}
     return np.array([number[label] for label in labels], np.int64)
+
+
+def _trained_on(
+    recipe: Recipe,
+    data: DataSet,
+    parts: tuple[Sequence[Picture], Sequence[Picture]],
+    pictures: int,
+) -> dict[str, Any]:
+    """What checkpoints say of the data; by it the parts can be told without the run folder."""
+    kept = {picture.key for part in parts for picture in part}
+    excluded = sorted(p.key for p in data.pictures if p.split != "test" and p.key not in kept)
+    return {
+        "layout": data.layout,
+        "split": "train",
+        "crop": recipe.crop,
+        "box_margin": recipe.box_margin,
+        "pictures": pictures,
+        "val_pictures": len(parts[1]),
+        "val_fraction": recipe.val_fraction,
+        "split_seed": recipe.split_seed,
+        **({"excluded": excluded} if excluded else {}),
+        "fingerprint": fingerprint(parts[0]),
+    }
 
 
 def _teller(folder: RunFolder, fabric: Fabric, console: Console) -> Callable[[Iterable[str]], None]:
