@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -19,10 +20,13 @@ from untrained_run import SIZE, classifier, make_run
 from carspotter.card import CARD_KEY, Card, parse_card
 from carspotter.data import PictureReader, open_data_set
 from carspotter.errors import DataError, ExportError, ModelFileError
+from carspotter.evaluate import Predictions
+from carspotter.evaluate.metrics import guesses_at
 from carspotter.export import export_run, onnx_file
+from carspotter.export.fitted import card_of
 from carspotter.export.half import LEAST_SIZE, weights_in_half
 from carspotter.loading import load
-from carspotter.names import LEVELS
+from carspotter.names import LEVELS, CarName
 from carspotter.photo import read_photo
 from carspotter.preprocess import to_input
 from carspotter.train import load_checkpoint
@@ -131,6 +135,17 @@ def test_card_is_in_the_file(exported: tuple[Path, Card, Any], session: Any) -> 
     assert len(trained_on.pop("fingerprint")) == 64
     split = {"val_fraction": 0.25, "split_seed": 0}
     assert trained_on == {"layout": "huggingface", "pictures": 54, **split}
+
+
+def test_classes_are_spelled_as_in_the_data(run: Path) -> None:
+    """As training keeps them where not all are of the table, whose spelling is another."""
+    names = ("bmw m3 coupe 2012", "Tesla Model 3 Sedan 2020", "Blue Bolt Sedan 2010")
+    trained = dataclasses.replace(load_checkpoint(run), class_names=names)
+    said = Predictions((), np.eye(3, dtype=np.float32), np.arange(3), {})
+    first, *others = card_of(trained, said, None).classes
+    assert first == CarName("bmw m3 coupe 2012", "BMW", "M3", "Coupe", 2012)
+    assert others == [CarName(name) for name in names[1:]]
+    assert guesses_at("exact", said.logits, said.targets, names).names == names
 
 
 def test_card_has_the_measured_accuracy(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -86,6 +86,11 @@ def split_name(label: str) -> CarName:
     """
     found = stanford_names().get(label) or _stanford_by_folder().get(folded(label))
     return found if found is not None else CarName(label)
+
+
+def class_name(label: str) -> CarName:
+    """A class of a data set, split by the table; its label stays as the data set spells it."""
+    return replace(split_name(label), label=label)
 
 
 def folded(label: str) -> str:

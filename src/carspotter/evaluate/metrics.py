@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from carspotter.decide import softmax
-from carspotter.names import LEVELS, Level, group_classes, split_name, sum_groups
+from carspotter.names import LEVELS, Level, class_name, group_classes, sum_groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,7 +135,7 @@ def guesses_at(
 
     Of equally probable names the first one is more probable.
     """
-    names, groups = group_classes([split_name(name) for name in class_names], level)
+    names, groups = group_classes([class_name(name) for name in class_names], level)
     sums = sum_groups(probabilities, groups)
     truth = groups[targets]
     right = sums[np.arange(len(truth)), truth][:, None]
@@ -243,7 +243,7 @@ def measure_by(
     Returns:
         By falling number of pictures; groups without a picture are left out.
     """
-    of_class = np.array([getattr(split_name(name), part) or "" for name in class_names])
+    of_class = np.array([getattr(class_name(name), part) or "" for name in class_names])
     guesses = logits.argmax(axis=1)
     found = []
     for group in np.unique(of_class[targets]):

@@ -14,7 +14,7 @@ from carspotter.evaluate import Predictions, measure, measure_by
 from carspotter.evaluate.calibration import fit_temperature, fit_thresholds
 from carspotter.evaluate.conformal import COVERAGES, fit_set_threshold
 from carspotter.loading import load
-from carspotter.names import LEVELS, CarName, Level, split_name
+from carspotter.names import LEVELS, CarName, Level, class_name
 from carspotter.train import Checkpoint
 
 
@@ -114,7 +114,7 @@ def card_of(checkpoint: Checkpoint, val: Predictions, calibration: Calibration |
     plain = Card(
         name=checkpoint.recipe.name,
         version=__version__,
-        classes=tuple(split_name(name) for name in checkpoint.class_names),
+        classes=tuple(class_name(name) for name in checkpoint.class_names),
         input_size=checkpoint.recipe.eval_size,
         resize="squash",
         mean=mean,  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from carspotter.evaluate.corruptions import CORRUPTIONS, STRENGTHS, evenly
 from carspotter.evaluate.metrics import LevelGuesses, guesses_at, level_metrics
 from carspotter.evaluate.no_cars import NoCars, apartness
 from carspotter.evaluate.predict import Focus, Share, predict_share
-from carspotter.names import LEVELS, Level, split_name
+from carspotter.names import LEVELS, Level, class_name
 from carspotter.report.subject import Subject
 from carspotter.results import Answer
 
@@ -209,7 +209,7 @@ def _check_numbers(found: Predictions) -> None:
 def _answers(subject: Subject, logits: NDArray[np.float32]) -> tuple[Answer, ...] | None:
     if subject.thresholds is None:
         return None
-    names = [split_name(name) for name in subject.class_names]
+    names = [class_name(name) for name in subject.class_names]
     decider = Decider(names, subject.temperature, subject.thresholds)
     return tuple(decider.answer(row) for row in logits)
 
@@ -217,7 +217,7 @@ def _answers(subject: Subject, logits: NDArray[np.float32]) -> tuple[Answer, ...
 def _right(answers: Sequence[Answer], pictures: Sequence[Picture]) -> NDArray[np.bool_]:
     return np.array(
         [
-            answer.level != "unknown" and answer.label == split_name(picture.label).at(answer.level)
+            answer.level != "unknown" and answer.label == class_name(picture.label).at(answer.level)
             for answer, picture in zip(answers, pictures, strict=True)
         ]
     )
