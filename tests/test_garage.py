@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +203,12 @@ class TestTeaching:
         with pytest.raises(UsageError, match="other parts"):
             teach(spotter, taught, replace(PLUM_CAR, year=2027), [plain(OLIVE)], add=True)
         assert labels(taught) == [(PLUM_CAR.label, 2), ("Teal Thing", 1)]
+
+    def test_a_private_file_stays_private(self, taught: Path) -> None:
+        for mode in (0o600, 0o644):
+            taught.chmod(mode)
+            write_garage(taught, read_garage(taught).rename("Teal Thing", CarName("Teal Thing")))
+            assert stat.S_IMODE(taught.stat().st_mode) == mode
 
     def test_forget_and_rename(self, taught: Path) -> None:
         garage = read_garage(taught)

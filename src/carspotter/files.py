@@ -24,7 +24,8 @@ def cache_folder() -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it to `path` when the block ends well.
 
-    Until then `path` keeps what it held. If the block raises, the temporary file is removed.
+    Until then `path` keeps what it held, and who may read and write it stays as it was. If the
+    block raises, the temporary file is removed.
 
     Raises:
         OSError: the folder cannot be written.
@@ -35,15 +36,19 @@ def replacing(path: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        # mkstemp makes the file private; a result file is as readable as any other of the user's.
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
+        part.chmod(path.stat().st_mode & 0o777 if path.exists() else by_umask(0o666))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def by_umask(mode: int) -> int:
+    """A mode less what the user's umask takes away: what `tempfile` makes is private instead."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return mode & ~umask
 
 
 def write_text(path: Path, text: str) -> None:
