@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -199,6 +200,44 @@ def test_nothing_is_left_behind_when_decoding_fails(
     with pytest.raises(AssertionError):
         decoded_pictures(photos, Crop(), 64)
     assert list(cache_folder.iterdir()) == []
+
+
+def test_a_shared_cache_can_be_read_by_all(photos: list[Picture], cache_folder: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        folder = decoded_pictures(photos, Crop(), 64).folder
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert (folder / "pixels").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_killed_processes_left_is_removed(photos: list[Picture], cache_folder: Path) -> None:
+    old, new = (cache_folder / f".{letter * 24}.abcd1234" for letter in "ab")
+    for folder, age in ((old, 90_000), (new, 3_000)):
+        folder.mkdir(parents=True)
+        (folder / "pixels").write_bytes(b"pixels")
+        for place in (folder / "pixels", folder):
+            os.utime(place, (time.time() - age,) * 2)
+    folder = decoded_pictures(photos, Crop(), 64).folder
+    assert set(cache_folder.iterdir()) == {new, folder}
+
+
+def test_two_processes_may_make_the_same(
+    photos: list[Picture], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def late(part: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        monkeypatch.setenv("CARSPOTTER_CACHE", str(cache_folder))
+        decoded_pictures(photos, Crop(), 64)
+        return rename(part, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    decoded = decoded_pictures(photos, Crop(), 64)
+    assert len(decoded) == len(photos)
+    assert list(cache_folder.iterdir()) == [decoded.folder]
 
 
 def test_broken_pictures_are_named_and_left_out(photos: list[Picture], cache_folder: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from PIL import Image
 
 from carspotter.data.index import Crop, Picture, PictureReader, read_pixels
 from carspotter.errors import DataError, PhotoError
-from carspotter.files import cache_folder
+from carspotter.files import by_umask, cache_folder
 from carspotter.machine import cores
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _CHUNK = 256
+_KEY_LENGTH = 24
+_LEFT_OVER_AFTER = 86_400
+"""Seconds: a process that decodes writes every few of them."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def _cache_key(pictures: Sequence[Picture], crop: Crop, side: int) -> str:
         with contextlib.suppress(OSError):  # a missing file is found when it is decoded
             about = file.stat()
             digest.update(repr((about.st_size, about.st_mtime_ns)).encode())
-    return digest.hexdigest()[:24]
+    return digest.hexdigest()[:_KEY_LENGTH]
 
 
 def _file(picture: Picture) -> Path:
@@ -116,7 +120,9 @@ def _build(
     """Write the cache beside its place and move it there whole."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_overs(folder.parent)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        part.chmod(by_umask(0o777))  # several users may share a cache
     except OSError as error:
         raise DataError(
             f"the cache of decoded pictures cannot be written ({error}); "
@@ -138,12 +144,28 @@ def _build(
         np.save(part / "shapes.npy", np.array(shapes, np.int32).reshape(-1, 2))
         np.save(part / "kept.npy", np.array(kept, np.int64))
         (part / "index.json").write_text(json.dumps({"broken": broken}), encoding="utf-8")
-        if not folder.exists():
-            part.rename(folder)
+        _move(part, folder)
     except OSError as error:
         raise DataError(f"the cache of decoded pictures cannot be written: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _move(part: Path, folder: Path) -> None:
+    try:
+        part.rename(folder)
+    except OSError:
+        if not (folder / "index.json").is_file():  # else another process made the same meanwhile
+            raise
+
+
+def _remove_left_overs(cache: Path) -> None:
+    """Remove what killed processes left: folders in which nothing was written for a day."""
+    for part in cache.glob(f".{'[0-9a-f]' * _KEY_LENGTH}.*"):
+        with contextlib.suppress(OSError):  # another process removes it too, or moves it
+            written = max(file.stat().st_mtime for file in (part, *part.iterdir()))
+            if time.time() - written > _LEFT_OVER_AFTER:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _decode_all(
