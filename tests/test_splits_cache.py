@@ -9,8 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from conftest import CLASSES, Carspotter, draw_car, encoded
+from conftest import CLASSES, Carspotter, draw_car, encoded, write_parquet
 from PIL import Image
 from training import tiny
 
@@ -254,6 +255,23 @@ def test_broken_pictures_are_named_and_left_out(photos: list[Picture], cache_fol
         reader = PictureReader()
         for place, kept in enumerate(decoded.kept):
             assert np.array_equal(decoded[place], read_pixels(photos[kept], reader, Crop()))
+
+
+def test_a_damaged_part_of_a_parquet_file_costs_its_pictures_alone(
+    tmp_path: Path, cache_folder: Path
+) -> None:
+    file = tmp_path / "data" / "train-00000-of-00001.parquet"
+    rows = [(f"{i:05d}.jpg", encoded(draw_car(i, i % 3)), i % 3) for i in range(36)]
+    write_parquet(file, rows)  # in groups of 16
+    pictures = open_data_set(tmp_path).split("train")
+    start = pq.read_metadata(file).row_group(1).column(0).data_page_offset
+    with file.open("r+b") as damaged:
+        damaged.seek(start - 40)
+        damaged.write(b"\xff" * 80)
+    decoded = decoded_pictures(pictures, Crop(), 1000)
+    assert decoded.kept.tolist() == [*range(16), *range(32, 36)]
+    key = "train/00016.jpg"
+    assert decoded.broken[key].startswith(f"{key}: cannot be read from {file} (")
 
 
 def test_no_picture_that_can_be_read(tmp_path: Path, cache_folder: Path) -> None:

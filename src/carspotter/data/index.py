@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from carspotter.errors import DataError, PhotoError
@@ -17,8 +18,6 @@ from carspotter.photo import read_photo
 from carspotter.preprocess import Box, crop_to_box
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from carspotter.photo import Pixels
 
 
@@ -164,8 +163,14 @@ class PictureReader:
                 raise PhotoError("not_found", f"{source}: no such file") from None
             except OSError as error:
                 raise PhotoError("unreadable", f"{source}: cannot be read ({error})") from error
-        with self._lock:
-            return self._read_cell(picture, source)
+        try:
+            with self._lock:
+                return self._read_cell(picture, source)
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())
+            raise PhotoError(
+                "unreadable", f"{picture.key}: cannot be read from {source.file} ({reason})"
+            ) from error
 
     def _read_cell(self, picture: Picture, source: ParquetCell) -> bytes:
         parquet = self._file(source.file)
