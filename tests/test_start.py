@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from conftest import CLASSES, Carspotter
-from training import TINY, last, run, same, tiny
+from training import TINY, Stopped, last, run, same, tiny
 
 from carspotter.errors import ModelFileError, RecipeError, UsageError
 from carspotter.export import export_run
@@ -177,6 +177,22 @@ def test_killed_in_the_first_recipe(drawn_data: Path, tmp_path: Path) -> None:
         run(drawn_data, cut.path, **changes)
     run(drawn_data, cut.path, resume=True, **changes)
     assert same(last(cut)["model"], last(whole)["model"])
+
+
+def test_killed_between_the_first_result_and_the_state_of_the_run(
+    drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*of_metrics: object) -> None:
+        raise Stopped
+
+    cut = RunFolder(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_metrics", killed)
+        run(drawn_data, cut.start.path, epochs=2, seed=5)
+    assert cut.start.best.is_file()
+    first = first_recipe(tmp_path / "first.toml")
+    run(drawn_data, cut.path, resume=True, weights=f"recipe:{first}")
+    assert [line["epoch"] for line in cut.start.read_metrics()] == [1, 2]
 
 
 def test_a_teacher_may_have_one_before_it(drawn_data: Path, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def on_the_pictures_of(recipe: Recipe, found: Recipe) -> Recipe:
 
 def train_first(recipe: Recipe, run: RunFolder, fabric: Fabric, train_one: TrainOne) -> None:
     """Train by a recipe, unless that is done; go on with it where it was cut off."""
-    # The state of a run under way goes when the run is done: what is left is the trained model.
+    # The state of a run under way is there before its first result, and goes when the run is done:
+    # what is left is the trained model.
     if in_first(fabric, lambda: run.best.is_file() and not run.last.exists()):
         return
     train_one(recipe, run, in_first(fabric, lambda: run.is_begun))

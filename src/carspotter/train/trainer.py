@@ -302,6 +302,8 @@ class Trainer:
         return model
 
     def _end_epoch(self, accuracy: float) -> None:
+        if not self.folder.last.is_file():
+            self._save_last()  # before any result: one that stands alone is a finished run's
         at = self.progress
         at.epoch += 1
         at.step = at.right = at.seen = 0
