@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import archives
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny_model
 from archives import rows_of
@@ -196,6 +198,27 @@ def test_a_source_that_vanishes_half_way(
     # A parquet file is read two photos at a time.
     assert {row["error_code"] for row in rows[2:]} <= {"not_found", "unreadable"}
     assert all(row["level"] is None for row in rows[2:])
+
+
+@pytest.mark.parametrize(("rows", "group"), [(4, 1), (12, 4)], ids=["fewer", "more"])
+def test_a_parquet_file_that_gets_other_rows_half_way(
+    rows: int, group: int, model: Path, tmp_path: Path
+) -> None:
+    file = Path(archives.as_binary_column(tmp_path))  # six photos, in groups of two
+    photos = pq.read_table(file).column("picture").to_pylist()
+    request = Request((str(file),), tmp_path / "results.parquet", Recogniser(str(model)))
+
+    def rewrite(done: int, total: int | None) -> None:
+        if done == 1:
+            file.unlink()
+            other = pa.table({"picture": (photos * 2)[:rows]})
+            pq.write_table(other, file, row_group_size=group)
+
+    assert label_archive(request, Settings(chunk=1), rewrite).photos == len(photos)
+    found = rows_of(request.out)
+    assert [row["photo"] for row in found] == [f"{file}::{n}" for n in range(len(photos))]
+    short = ["fewer rows than when the work was planned" in (row["error"] or "") for row in found]
+    assert short == [False, False, False, rows == 4, False, rows == 4]
 
 
 def test_a_target_that_cannot_be_written(source: Path, model: Path, carspotter: Carspotter) -> None:

@@ -99,20 +99,23 @@ def _rows(piece: Piece, base: str) -> Iterator[PhotoSource]:
     assert piece.count is not None
     row, end = piece.first_row, piece.first_row + piece.count
     columns = [name for name in (piece.column, piece.path_column) if name]
+    reason = f"{piece.place}: has fewer rows than when the work was planned"
     try:
         with open_binary(piece.place, base) as file, pq.ParquetFile(file) as table:
             for batch in table.iter_batches(_ROWS, list(range(*piece.groups)), columns):
                 images = _cells(batch, piece.column)
                 paths = _cells(batch, piece.path_column) if piece.path_column else images
                 for image, path in zip(images, paths, strict=True):
+                    if row == end:  # it has more rows than when the work was planned
+                        return
                     named = path.as_py() if piece.path_column else None
                     data = image.as_py() or b""
                     yield _held(f"{piece.place}::{named or row}", data)
                     row += 1
     except Exception as error:  # it was there when the work was planned; broken ones raise anything
         reason = f"{piece.place}: {' '.join(str(error).split())}"
-        for number in range(row, end):
-            yield _failing(f"{piece.place}::{number}", reason)
+    for number in range(row, end):
+        yield _failing(f"{piece.place}::{number}", reason)
 
 
 def _cells(batch: pq.RecordBatch, column: str) -> pq.Array:
