@@ -6,7 +6,9 @@ import json
 import os
 import tarfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO, cast
 
 import archives
 import fsspec
@@ -16,6 +18,10 @@ import pytest
 import tiny_model
 from archives import FORMS, LEVELS, PHOTOS, rows_of
 from conftest import Carspotter
+
+from carspotter.label import reading
+from carspotter.label.pieces import Piece
+from carspotter.label.reading import photos_of
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
@@ -124,6 +130,18 @@ def test_broken_archives_cost_their_own_photos_alone(
         assert row["error_code"] == "unreadable"
         assert name in row["error"]
     assert "--column" in by_file["4.parquet"][0]["error"]
+
+
+def test_a_compressed_archive_is_read_within_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its photos are held in memory; a small file may hold terabytes of zeros."""
+    monkeypatch.setattr(reading, "MAX_BYTES", 50, raising=False)
+    piece = Piece("stream", archives.as_compressed_tar(tmp_path))
+    with ExitStack() as held:
+        found = [cast("IO[bytes]", one).read(1000) for one in photos_of(piece, "", held)]
+    assert found == [data[:51] for data in PHOTOS.values()]
+    assert max(map(len, PHOTOS.values())) > 51
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from carspotter.label.pieces import Piece
 from carspotter.label.sources import is_photo_name
 from carspotter.label.storage import StoredPhoto, is_address, open_binary, photo_at
+from carspotter.photo import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +133,6 @@ def _streamed(place: str, base: str) -> Iterator[PhotoSource]:
                 if member.isreg() and is_photo_name(member.name):
                     content = archive.extractfile(member)
                     assert content is not None
-                    yield _held(f"{place}::{member.name}", content.read())
+                    yield _held(f"{place}::{member.name}", content.read(MAX_BYTES + 1))
     except Exception as error:  # what came before it is good; broken archives raise anything
         yield _failing(place, f"cannot be read to its end ({' '.join(str(error).split())})")
