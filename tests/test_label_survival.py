@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -172,6 +173,18 @@ def test_a_second_leaves_the_first_alone_that_still_plans(
         with pytest.raises(UsageError, match="another process works on it"):
             label_archive(request)
         assert work.parts.is_dir()
+
+
+def test_a_folder_that_has_no_locks_is_not_taken_for_a_busy_one(
+    source: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*of_file: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    request = Request((str(source),), tmp_path / "results.csv", Recogniser(str(model)))
+    with pytest.raises(OSError, match=r"csv\.work: files cannot be locked there \(No locks"):
+        label_archive(request)
 
 
 @pytest.mark.parametrize(

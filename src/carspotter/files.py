@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+_HELD_BY_ANOTHER = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+"""What a lock that is not waited for fails with; other failures never end."""
 
 
 def cache_folder() -> Path:
@@ -97,8 +101,11 @@ def locked(path: Path, *, busy: Exception | None = None) -> Iterator[None]:
             take = functools.partial(fcntl.flock, file, how)
         try:
             take()
-        except OSError:
-            if busy is None:
-                raise
-            raise busy from None
+        except OSError as error:
+            if busy is not None and error.errno in _HELD_BY_ANOTHER:
+                raise busy from None
+            raise OSError(
+                f"{path.parent}: files cannot be locked there ({error.strerror}); take a folder on "
+                "a disk of this machine, or mount it with locks"
+            ) from error
         yield
