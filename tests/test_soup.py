@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import Carspotter
+from rich.console import Console
 from torch import Tensor
+from untrained_run import make_run
 
 from carspotter.train import checkpoint
+from carspotter.train.soup_of_runs import soup_of_runs
 
 RECIPE = """
 name = "tiny"
@@ -114,3 +119,19 @@ def test_no_run_is_overwritten(carspotter: Carspotter, runs: Path) -> None:
     assert done.returncode == 2
     assert "holds a run already" in done.stderr
     assert all(torch.equal(before[key], value) for key, value in weights(runs / "seed1").items())
+
+
+@pytest.mark.usefixtures("alone")
+def test_after_a_full_disk_the_folder_may_be_used_again(
+    drawn_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*of_checkpoint: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    runs = [make_run(tmp_path / str(seed), drawn_data, seed=seed) for seed in (3, 4)]
+    out = tmp_path / "soup"
+    for disk in (full, checkpoint.save_checkpoint):
+        monkeypatch.setattr(checkpoint, "save_checkpoint", disk)
+        with pytest.raises(OSError, match="No space") if disk is full else nullcontext():
+            soup_of_runs(runs, out, data_root=drawn_data, console=Console(quiet=True))
+        assert (out / "recipe.toml").exists() == (out / "best.ckpt").exists() == (disk != full)

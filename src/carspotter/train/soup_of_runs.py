@@ -58,8 +58,8 @@ def soup_of_runs(
     )
     found = greedy_soup([folder.best for folder in folders], validation.accuracy, tell)
     found = best_size(found, validation.accuracy, tell)
-    target.begin(found.recipe, root, named_parts)
     checkpoint.save_checkpoint(target.best, found)
+    target.begin(found.recipe, root, named_parts)  # last: with it, the folder holds a run
     for line in lines:
         target.log(line)
     return target
