@@ -185,6 +185,19 @@ def test_mlflow_without_a_server_keeps_to_the_run_folder(folder: RunFolder) -> N
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_mlflow_has_each_epoch_of_a_localiser_once(folder: RunFolder) -> None:
+    for value in (0.5, 0.75):  # a killed run, and the one that goes on with it
+        with opened("mlflow", folder) as log:
+            log({"epoch": 1, "train_loss": 1.5, "val_loss": 1.25, "val_ap": value})
+
+    from mlflow import MlflowClient
+
+    run_id = (folder.path / "mlflow-run").read_text().strip()
+    client = MlflowClient(f"sqlite:///{folder.path / 'mlflow.db'}")
+    assert [entry.value for entry in client.get_metric_history(run_id, "val_ap")] == [0.5]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_tracker_that_cannot_be_opened(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, name: str

@@ -110,7 +110,8 @@ def _mlflow(recipe: Schedule, folder: RunFolder, done: int) -> Iterator[Logger]:
             if run_id is None:
                 mlflow.log_params(recipe.model_dump())
                 write_text(known, run.info.run_id + "\n")
-            history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "val_accuracy")
+            # Of what every task logs.
+            history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
             logged = {entry.step for entry in history}
 
             def log(line: Mapping[str, Any]) -> None:
