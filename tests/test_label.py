@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -130,6 +131,18 @@ def test_broken_archives_cost_their_own_photos_alone(
         assert row["error_code"] == "unreadable"
         assert name in row["error"]
     assert "--column" in by_file["4.parquet"][0]["error"]
+
+
+def test_a_folder_in_a_zip_is_no_photo_whatever_its_name(
+    carspotter_here: Carspotter, model: Path, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "albums.zip", tmp_path / "results.csv"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("album.png/", b"")
+        archive.writestr("album.png/1.png", PHOTOS["00.png"])
+    done = carspotter_here("label", source, "--out", out, "--model", model)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["photo"] for row in rows_of(out)] == [f"{source}::album.png/1.png"]
 
 
 def test_a_compressed_archive_is_read_within_bounds(

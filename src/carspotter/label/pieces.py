@@ -174,7 +174,8 @@ def _images_in(field: pa.Field) -> str:
 
 def _of_zip(place: str, base: str, size: int) -> Iterator[Piece]:
     with open_binary(place, base) as file, zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if is_photo_name(name)]
+        photos = (entry for entry in archive.infolist() if not entry.is_dir())
+        names = [entry.filename for entry in photos if is_photo_name(entry.filename)]
     for start in range(0, len(names), size):
         part = tuple(names[start : start + size])
         yield Piece("zip", place, len(part), names=part)
