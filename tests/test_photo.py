@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import time
+import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +56,29 @@ class TestKindsOfSource:
                 return len(part)
 
         self.check(io.BufferedReader(Pipe()))
+
+    def test_file_object_that_gives_a_part_at_a_time(self) -> None:
+        reading, writing = os.pipe()
+        with (
+            open(reading, "rb", buffering=0) as unbuffered,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            waiting = pool.submit(self.check, unbuffered)
+            with open(writing, "wb", buffering=0) as sender:
+                for place in range(0, len(LOSSLESS), 5000):
+                    sender.write(LOSSLESS[place : place + 5000])
+                    time.sleep(0.01)
+            waiting.result()
+
+    def test_a_read_asks_for_no_more_than_a_photo_has(self, tmp_path: Path) -> None:
+        """Python makes room for all that is asked for, which need not be there."""
+        (tmp_path / "a.png").write_bytes(LOSSLESS)
+        tracemalloc.start()
+        try:
+            self.check(tmp_path / "a.png")
+            assert tracemalloc.get_traced_memory()[1] < 50_000_000
+        finally:
+            tracemalloc.stop()
 
     def test_image(self) -> None:
         self.check(CAR)

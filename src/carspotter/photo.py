@@ -41,6 +41,10 @@ phones' cameras of 108 megapixels stay below."""
 MAX_BYTES = 1 << 30
 """Files of more bytes are refused: nothing that is a photo is that large, but a device may be."""
 
+_STEP = 8 << 20
+"""So many bytes of a file are asked for at once. Python makes room for all of them beforehand; a
+photo seldom has more."""
+
 MIN_SIDE = 16
 """Photos with a shorter side, in pixels, are refused: no car can be told on them."""
 
@@ -173,9 +177,9 @@ def photo_bytes(
     try:
         if isinstance(source, (str, os.PathLike)):
             with Path(source).open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
+                data = _whole(file, name)
         else:
-            data = source.read(MAX_BYTES + 1)
+            data = _whole(source, name)
     except FileNotFoundError:
         raise PhotoError("not_found", f"{name}: no such file") from None
     except PermissionError:
@@ -186,11 +190,22 @@ def photo_bytes(
         ) from None
     except (OSError, ValueError) as error:
         raise PhotoError("unreadable", f"{name}: cannot be read ({error})") from error
-    if not isinstance(data, bytes):
-        raise TypeError(f"{name}: open the file in binary mode ('rb')")
     if len(data) > MAX_BYTES:
         raise PhotoError("too_large", f"{name}: more than {MAX_BYTES >> 20} MiB; scale it down")
     return data
+
+
+def _whole(file: IO[bytes], name: str) -> bytes:
+    """What a file holds, up to a byte more than is allowed."""
+    parts: list[bytes] = []
+    left = MAX_BYTES + 1
+    # A pipe gives what it has at the time: only nothing is the end.
+    while left > 0 and (part := file.read(min(_STEP, left))):
+        if not isinstance(part, bytes):
+            raise TypeError(f"{name}: open the file in binary mode ('rb')")
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def _photo(
