@@ -259,6 +259,27 @@ class TestIdentifyMany:
             ANSWERS[colour][1] for colour in (RED, BLUE, BLACK, GREEN)
         ]
 
+    def test_what_is_no_photo_fails_alone(self, spotter: Spotter, colours: Path) -> None:
+        class Torn(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                raise EOFError
+
+        with (colours / "red.png").open(encoding="utf-8") as text:
+            sources: list[Any] = [plain(RED), None, text, io.StringIO("x"), Torn(), 7, plain(BLUE)]
+            found = list(spotter.identify_many(sources))
+        names = ["<image>", "<NoneType>", text.name, "<file>", "<file>", "<int>", "<image>"]
+        assert [f.photo for f in found] == names
+        assert [f.error and f.error.code for f in found] == [None, *["unreadable"] * 5, None]
+        assert all(f.error.message.startswith(f"{f.photo}: ") for f in found if f.error)
+        assert found[2].error is not None
+        assert "binary mode" in found[2].error.message
+
+    @pytest.mark.parametrize("photo", ["a.jpg", Path("a.jpg"), b"a", io.BytesIO(), plain(RED)])
+    def test_one_photo_is_not_many(self, spotter: Spotter, photo: Any) -> None:
+        for many in (spotter.identify_many, spotter.explain_many, spotter.observe_many):
+            with pytest.raises(UsageError, match=f"not one {type(photo).__name__}"):
+                many(photo)
+
     def test_nothing_but_failures(self, spotter: Spotter) -> None:
         found = list(spotter.identify_many([b"x"] * 20))
         assert [f.error and f.error.code for f in found] == ["not_an_image"] * 20

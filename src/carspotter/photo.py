@@ -86,8 +86,8 @@ def read_photo(
         (H, W, 3) uint8 RGB pixels, 0 to 255, row 0 at the top.
 
     Raises:
-        PhotoError: the photo is missing, unreadable, empty, no image, broken, too large or small.
-        TypeError: the source is of none of these kinds.
+        PhotoError: the photo is missing, unreadable, empty, no image, broken, too large or small,
+            or the source of none of these kinds.
     """
     if isinstance(source, np.ndarray):
         return _checked_array(source, name or photo_name(source), max_pixels)
@@ -116,7 +116,6 @@ def read_reduced(
 
     Raises:
         PhotoError: as for `read_photo`.
-        TypeError: as for `read_photo`.
     """
     name = name if name is not None else photo_name(source)
     if isinstance(source, np.ndarray):
@@ -157,6 +156,8 @@ def photo_name(source: PhotoSource) -> str:
         return "<array>"
     if isinstance(source, Image.Image):
         return str(getattr(source, "filename", "") or "<image>")
+    if not hasattr(source, "read"):
+        return f"<{type(source).__name__}>"  # nothing that a photo can be read from
     named = getattr(source, "name", None)
     return named if isinstance(named, str) else "<file>"
 
@@ -167,19 +168,19 @@ def photo_bytes(
     """The bytes of a photo's file.
 
     Raises:
-        PhotoError: it is missing, cannot be read, or is too large.
-        TypeError: the source is of none of these kinds.
+        PhotoError: it is missing, cannot be read, or is too large, or the source is of none of
+            these kinds.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source)
     if not isinstance(source, (str, os.PathLike)) and not hasattr(source, "read"):
-        raise TypeError(f"a photo cannot be read from {type(source).__name__}")
+        raise PhotoError("unreadable", f"{name}: neither a path nor bytes, a file or an image")
     try:
         if isinstance(source, (str, os.PathLike)):
             with Path(source).open("rb") as file:
-                data = _whole(file, name)
+                data = _whole(file)
         else:
-            data = _whole(source, name)
+            data = _whole(source)
     except FileNotFoundError:
         raise PhotoError("not_found", f"{name}: no such file") from None
     except PermissionError:
@@ -188,21 +189,22 @@ def photo_bytes(
         raise PhotoError(
             "unreadable", f"{name}: a folder, not a photo, or one without photos"
         ) from None
-    except (OSError, ValueError) as error:
-        raise PhotoError("unreadable", f"{name}: cannot be read ({error})") from error
+    except Exception as error:  # a file object of the caller's raises nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PhotoError("unreadable", f"{name}: cannot be read ({reason})") from error
     if len(data) > MAX_BYTES:
         raise PhotoError("too_large", f"{name}: more than {MAX_BYTES >> 20} MiB; scale it down")
     return data
 
 
-def _whole(file: IO[bytes], name: str) -> bytes:
+def _whole(file: IO[bytes]) -> bytes:
     """What a file holds, up to a byte more than is allowed."""
+    if isinstance(file, io.TextIOBase):
+        raise TypeError("open it in binary mode, 'rb'")
     parts: list[bytes] = []
     left = MAX_BYTES + 1
     # A pipe gives what it has at the time: only nothing is the end.
     while left > 0 and (part := file.read(min(_STEP, left))):
-        if not isinstance(part, bytes):
-            raise TypeError(f"{name}: open the file in binary mode ('rb')")
         parts.append(part)
         left -= len(part)
     return b"".join(parts)

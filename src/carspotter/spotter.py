@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
+from carspotter.arguments import check_photos
 from carspotter.card import Card
 from carspotter.detect import Detector
 from carspotter.errors import UsageError
@@ -181,9 +182,10 @@ class Spotter:
             coverage: as for `identify`.
 
         Raises:
-            UsageError: as for `identify`.
+            UsageError: as for `identify`, or `photos` is one photo.
         """
         _check(top_k, box, crop)
+        check_photos(photos)
         wish = wish_for(top_k, coverage, self.card, self.path)
         return self._many(
             photos,
@@ -212,9 +214,10 @@ class Spotter:
                 same time; by default so many. More help where photos come from afar.
 
         Raises:
-            UsageError: as for `identify`.
+            UsageError: as for `identify_many`.
         """
         _check(top_k, None, crop)
+        check_photos(photos)
         wish = Wish(top_k)
 
         def read(spotter: Spotter, photo: PhotoSource) -> tuple[list[View], float]:
@@ -286,10 +289,11 @@ class Spotter:
             crop: as for `identify`.
 
         Raises:
-            UsageError: as for `explain`, before the first photo.
+            UsageError: as for `explain`, before the first photo, or `photos` is one photo.
             ModelFileError: as for `explain`, before the first photo.
         """
         _check(top_k, box, crop)
+        check_photos(photos)
         wanted = self._explainable(label)
         return self._many(
             photos,
