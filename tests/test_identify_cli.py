@@ -103,6 +103,16 @@ class TestOutput:
         assert (done.returncode, done.stderr) == (0, "")
         assert "b.png" in done.stdout
 
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+    def test_a_stdout_that_is_not_utf_8(
+        self, carspotter: Carspotter, model: Path, colours: Path, tmp_path: Path, encoding: str
+    ) -> None:
+        photo = tmp_path / "Käfer 日産.png"
+        shutil.copy(colours / "red.png", photo)
+        env = {"PYTHONIOENCODING": encoding}
+        done = carspotter("identify", photo, "--json", "--model", model, env=env)
+        assert photos(lines(done)) == [str(photo)]
+
     @pytest.mark.parametrize("style", [[], ["--json"], ["--csv"]], ids=["text", "json", "csv"])
     def test_a_pipe_that_closes_early(self, model: Path, colours: Path, style: list[str]) -> None:
         command = [sys.executable, "-m", "carspotter", "identify", "--model", str(model), *style]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from carspotter.cli.options import Body, GarageFile, Json, Make, Quiet, Year
+from carspotter.cli.output import in_json
 
 app = typer.Typer(help="List, forget and rename the cars that were taught.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def list_(garage: GarageFile, as_json: Json = False, quiet: Quiet = False) -> No
     if as_json:
         taught = [{**asdict(car.name), "photos": len(car.photos)} for car in found.cars]
         about = {"garage": str(garage), "model": found.model.to_dict(), "cars": taught}
-        print(json.dumps(about, ensure_ascii=False))
+        print(in_json(about))
         return
     cars = "1 car" if len(found.cars) == 1 else f"{len(found.cars)} cars"
     print(f"{garage}: {cars}, taught to {found.model.name}")

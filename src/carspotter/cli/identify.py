@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from carspotter.cli.explain import HeatMapFolder
+from carspotter.cli.output import in_json
 from carspotter.errors import UsageError
 from carspotter.listing import expand
 from carspotter.loading import load
@@ -104,7 +104,7 @@ def parse_box(text: str) -> Box:
 
 def _printer(style: Style, looks_for_cars: bool) -> Callable[[Identification], None]:
     if style == "json":
-        return lambda found: _tell(json.dumps(found.to_dict(), ensure_ascii=False))
+        return lambda found: _tell(in_json(found.to_dict()))
     if style == "csv":
         writer = csv.DictWriter(sys.stdout, _CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()

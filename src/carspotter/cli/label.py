@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from carspotter.cli.output import in_json
 from carspotter.errors import UsageError
 from carspotter.garage import in_photos
 from carspotter.label import Request, Settings, Summary, find_similar, label_archive
@@ -107,7 +108,7 @@ def run_similar(
     spotter = load(model, detector=detector, threads=threads)
     for match in find_similar(spotter, photo, results, top=top, crop=_mode(crop)):
         if as_json:
-            print(json.dumps(match.to_dict(), ensure_ascii=False))
+            print(in_json(match.to_dict()))
         else:
             print(f"{match.similarity:6.3f}  {match.photo}  {match.label}")
 
