@@ -6,6 +6,7 @@ import io
 import os
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ import pillow_heif
 import pytest
 from conftest import encoded
 from PIL import Image, ImageOps
-from ugly_photos import CAR, LOSSLESS, PIXELS
+from ugly_photos import CAR, LOSSLESS, PIXELS, with_chunk
 
 from carspotter.errors import PhotoError
 from carspotter.photo import PhotoSource, photo_name, read_photo
@@ -59,12 +60,9 @@ class TestKindsOfSource:
 
     def test_file_object_that_gives_a_part_at_a_time(self) -> None:
         reading, writing = os.pipe()
-        with (
-            open(reading, "rb", buffering=0) as unbuffered,
-            ThreadPoolExecutor(1) as pool,
-        ):
+        with os.fdopen(reading, "rb", buffering=0) as unbuffered, ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(self.check, unbuffered)
-            with open(writing, "wb", buffering=0) as sender:
+            with os.fdopen(writing, "wb", buffering=0) as sender:
                 for place in range(0, len(LOSSLESS), 5000):
                     sender.write(LOSSLESS[place : place + 5000])
                     time.sleep(0.01)
@@ -282,6 +280,27 @@ class TestRotation:
     def test_exif_that_makes_no_sense(self) -> None:
         found = read_photo(encoded(CAR, "JPEG", exif=b"Exif\0\0no such thing"))
         assert found.shape == PIXELS.shape
+
+    @pytest.mark.parametrize("at_the_end", [False, True])
+    @pytest.mark.parametrize(
+        ("kind", "data"),
+        [
+            (b"eXIf", b"no such thing"),
+            (b"eXIf", b"Exif\0\0II*\0\xff\xff\xff\xff"),
+            (b"zTXt", b"history\0\0" + zlib.compress(bytes(2_000_000))),
+            (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2_000_000))),
+            (b"zTXt", b"of another compression\0\7"),
+        ],
+    )
+    def test_metadata_that_cannot_be_read(self, kind: bytes, data: bytes, at_the_end: bool) -> None:
+        found = read_photo(with_chunk(LOSSLESS, kind, data, at_the_end=at_the_end))
+        np.testing.assert_array_equal(found, PIXELS)
+
+    def test_a_photo_with_a_long_text_is_upright(self) -> None:
+        image, exif = turned(6)
+        text = b"history\0\0" + zlib.compress(bytes(2_000_000))
+        found = read_photo(with_chunk(encoded(image, "PNG", exif=exif), b"zTXt", text))
+        np.testing.assert_array_equal(found, PIXELS)
 
     @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
     def test_heic(self, orientation: int, tmp_path: Path) -> None:

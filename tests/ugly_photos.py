@@ -17,14 +17,19 @@ PIXELS = np.asarray(CAR)
 LOSSLESS = encoded(CAR, "PNG")
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def with_chunk(png: bytes, kind: bytes, data: bytes, *, at_the_end: bool = False) -> bytes:
+    """A PNG file with one part more, before its pixels or after them."""
+    place = png.index(b"IEND" if at_the_end else b"IDAT") - 4
+    return png[:place] + chunk(kind, data) + png[place:]
+
+
 def hand_made_png(width: int, height: int) -> bytes:
     """A black PNG of one bit a pixel, made row by row: only its few compressed bytes are held."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     packer = zlib.compressobj(9)
     row = bytes(1 + (width + 7) // 8)
     rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from carspotter.errors import PhotoError
 
@@ -48,9 +48,24 @@ photo seldom has more."""
 MIN_SIDE = 16
 """Photos with a shorter side, in pixels, are refused: no car can be told on them."""
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a photo of an EXIF orientation upright."""
+
 _ON_ITS_SIDE = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
 
 _REDUCIBLE = frozenset({"JPEG", "MPO"})  # whose decoder can leave detail out; MPO holds JPEGs
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+
+_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
@@ -127,23 +142,14 @@ def read_reduced(
     data = photo_bytes(source, name)
     if not data:
         raise PhotoError("empty", f"{name}: the file is empty")
-    heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
-    if heif:
-        _register_heif()
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats(heif))
-    except UnidentifiedImageError:
-        raise PhotoError(
-            "not_an_image", f"{name}: not an image, or of a format that is not supported"
-        ) from None
-    except Image.DecompressionBombError:
-        raise _too_large(name, "", max_pixels) from None
-    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
-        raise _broken(name, error) from error
-    # Pillow hands its decoders 64 KiB at a time otherwise, and waits for Python's lock each time.
-    image.decodermaxblock = len(data)
-    with image:
-        return _photo(image, name, max_pixels, detail)
+        return _decoded(data, name, max_pixels, detail)
+    except PhotoError as error:
+        # Pillow gives a PNG up for texts that are long, or that it cannot read. No pixel needs any.
+        lean = _without_texts(data) if error.code in ("broken", "not_an_image") else data
+        if len(lean) == len(data):
+            raise
+    return _decoded(lean, name, max_pixels, detail)
 
 
 def photo_name(source: PhotoSource) -> str:
@@ -210,6 +216,41 @@ def _whole(file: IO[bytes]) -> bytes:
     return b"".join(parts)
 
 
+def _decoded(data: bytes, name: str, max_pixels: int, detail: Detail | None) -> Photo:
+    """The photo in a file of these bytes."""
+    heif = data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+    if heif:
+        _register_heif()
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats(heif))
+    except UnidentifiedImageError:
+        raise PhotoError(
+            "not_an_image", f"{name}: not an image, or of a format that is not supported"
+        ) from None
+    except Image.DecompressionBombError:
+        raise _too_large(name, "", max_pixels) from None
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        raise _broken(name, error) from error
+    # Pillow hands its decoders 64 KiB at a time otherwise, and waits for Python's lock each time.
+    image.decodermaxblock = len(data)
+    with image:
+        return _photo(image, name, max_pixels, detail)
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG file without its texts and its colour profile; any other file as it is."""
+    if not data.startswith(_PNG_START):
+        return data
+    kept, start = [_PNG_START], len(_PNG_START)
+    while start < len(data):
+        # Length, kind, content, checksum.
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] not in _PNG_TEXTS:
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)
+
+
 def _photo(
     image: Image.Image,
     name: str,
@@ -229,25 +270,31 @@ def _photo(
         )
     try:
         if detail is not None and image.format in _REDUCIBLE:
-            share = detail(*((height, width) if _on_its_side(image) else (width, height)))
+            turned = _orientation(image) in _ON_ITS_SIDE
+            share = detail(*((height, width) if turned else (width, height)))
             if share < 1:
                 image.draft(None, (math.ceil(width * share), math.ceil(height * share)))
         image.load()
-        turned = _on_its_side(image)
-        if is_ours:
-            ImageOps.exif_transpose(image, in_place=True)  # saves a copy of those that are upright
-        else:
-            image = ImageOps.exif_transpose(image)
+        orientation = _orientation(image)
+        if orientation in _TURNS:
+            image = image.transpose(_TURNS[orientation])
+        elif not is_ours:
+            image = image.copy()
         image = _to_rgb(image)
     except (MemoryError, Image.DecompressionBombError):
         raise _too_large(name, f"{width}x{height}, ", max_pixels) from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise _broken(name, error) from error
-    return Photo(image, (height, width) if turned else (width, height))
+    return Photo(image, (height, width) if orientation in _ON_ITS_SIDE else (width, height))
 
 
-def _on_its_side(image: Image.Image) -> bool:
-    return image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+def _orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation; None where it has none that can be read."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # on damaged EXIF data Pillow raises nearly anything
+        return None
+    return found if isinstance(found, int) else None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from carspotter.cli.identify import parse_box
+from carspotter.cli.output import in_json
 from carspotter.errors import UsageError
 from carspotter.garage import in_photos
 from carspotter.listing import expand
@@ -59,7 +59,7 @@ def run(
     if not quiet:
         _note(lesson)
     if as_json:
-        print(json.dumps({"garage": str(garage), **lesson.to_dict()}, ensure_ascii=False))
+        print(in_json({"garage": str(garage), **lesson.to_dict()}))
     elif not lesson.photos:
         print(f"{garage}: {lesson.name.label} was not taught: none of its photos can be used")
     else:
