@@ -172,6 +172,16 @@ class TestSources:
         found = photos(lines(carspotter("identify", tree, "--json", "--model", model)))
         assert not [name for name in found if ".thumbnails" in name]
 
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+    def test_a_pipe_in_a_folder_is_left_out(
+        self, carspotter: Carspotter, model: Path, tree: Path
+    ) -> None:
+        os.mkfifo(tree / "pipe.jpg")  # to read it would take for ever
+        (tree / "link.png").symlink_to(tree / "b.png")
+        found = photos(lines(carspotter("identify", tree, "--json", "--model", model)))
+        assert [Path(name).name for name in found[:3]] == ["a.PNG", "b.png", "link.png"]
+        assert str(tree / "pipe.jpg") not in found
+
     def test_globs_that_no_shell_expanded(
         self, carspotter: Carspotter, model: Path, tree: Path
     ) -> None:

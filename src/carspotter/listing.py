@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,8 +54,17 @@ def in_folder(folder: str) -> Iterator[str]:
             if Path(name).suffix.lower() in PHOTO_ENDINGS
             and not name.startswith(".")
             and not name.endswith(HEAT_MAP_ENDING)  # what --explain wrote is no photo
+            and not _is_special(os.path.join(place, name))
         )
     yield from unreadable
+
+
+def _is_special(path: str) -> bool:
+    """Whether a name is a pipe's, a socket's or a device's, which may give nothing for ever."""
+    try:
+        return not stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError:
+        return False  # a link to nothing and the like: reading it says what is wrong
 
 
 def _or_itself(found: Iterator[str], argument: str) -> Iterator[str]:
