@@ -190,6 +190,18 @@ class TestSources:
         names = ["a.PNG", "b.png", "another/e.jpeg", "sub/c.jpg"]
         assert found == [str(tree / name) for name in names]
 
+    @pytest.mark.parametrize("pattern", ["*", "**", "s*", "**/s*"])
+    def test_folders_that_a_glob_matches(
+        self, carspotter: Carspotter, model: Path, tree: Path, pattern: str
+    ) -> None:
+        (tree / "notes.txt").unlink()
+        (tree / "Makefile").unlink()
+        done = carspotter("identify", tree / pattern, "--json", "--model", model)
+        names = ["sub/c.jpg", "sub/deep/d.webp"]
+        if "s" not in pattern:
+            names = ["a.PNG", "another/e.jpeg", "b.png", *names]
+        assert sorted(photos(lines(done))) == [str(tree / name) for name in names]
+
     def test_a_name_that_looks_like_a_glob(
         self, carspotter: Carspotter, model: Path, tmp_path: Path
     ) -> None:

@@ -32,8 +32,20 @@ def expand(photos: Iterable[str]) -> Iterator[PhotoSource]:
         elif os.path.lexists(argument):
             yield argument
         else:
-            found = (p for p in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(p))
-            yield from _or_itself(found, argument)
+            yield from _or_itself(_matched(argument), argument)
+
+
+def _matched(pattern: str) -> Iterator[str]:
+    """The files that a glob matches, and the photos in folders that it matches, each once."""
+    searched: set[Path] = set()
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        if not searched.isdisjoint(Path(match).parents):
+            continue  # "**" matches a folder, and then all that is in it
+        if os.path.isdir(match):
+            searched.add(Path(match))
+            yield from in_folder(match)
+        elif os.path.isfile(match):
+            yield match
 
 
 def in_folder(folder: str) -> Iterator[str]:
