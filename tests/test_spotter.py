@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ class TestLoad:
     def test_bad_threads(self, model: Path, threads: int) -> None:
         with pytest.raises(UsageError, match=str(threads)):
             carspotter.load(model, threads=threads)
+
+    @pytest.mark.parametrize("max_pixels", [-5, 0, 1e6])
+    def test_bad_max_pixels(self, model: Path, max_pixels: Any) -> None:
+        with pytest.raises(UsageError, match=f"max_pixels .* not {max_pixels}"):
+            carspotter.load(model, max_pixels=max_pixels)
 
     def test_an_unknown_name_lists_what_is_there(
         self, model: Path, monkeypatch: pytest.MonkeyPatch
@@ -169,6 +175,26 @@ class TestIdentify:
         # At the call, not at the first result.
         with pytest.raises(UsageError, match=str(top_k)):
             spotter.identify_many([], top_k=top_k)
+
+    @pytest.mark.parametrize("top_k", [1.5, "2", None])
+    def test_top_k_that_is_no_number(self, spotter: Spotter, top_k: Any) -> None:
+        with pytest.raises(UsageError, match="whole number"):
+            spotter.identify(plain(RED), top_k=top_k)
+
+    @pytest.mark.parametrize("kind", [np.array, list, lambda box: tuple(map(np.int64, box))])
+    def test_numbers_of_other_kinds(self, spotter: Spotter, kind: Callable[[Any], Any]) -> None:
+        found = spotter.identify(plain(RED), box=kind((0, 0, 20, 30)), top_k=np.int64(2))
+        (many,) = spotter.identify_many([plain(RED)], box=kind((0, 0, 20, 30)), top_k=np.int64(2))
+        assert same(found, many)
+        assert json.loads(json.dumps(found.to_dict()))["box"] == [0, 0, 20, 30]
+
+    @pytest.mark.parametrize(
+        "box", [(1, 2, 3), (0.5, 0, 20, 30), "0,0,9,9", 7, (0, 0, None, 9), (9, 0, 9, 9)]
+    )
+    def test_what_is_no_box(self, spotter: Spotter, box: Any) -> None:
+        for call in (spotter.identify, spotter.explain, spotter.main_view):
+            with pytest.raises(UsageError, match="the box "):
+                call(plain(RED), box=box)
 
     def test_box(self, spotter: Spotter) -> None:
         image = plain(RED, (100, 50))

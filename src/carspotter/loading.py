@@ -73,8 +73,8 @@ def load(
     Raises:
         ModelFileError: no such model or detector, or not one of carspotter's, damaged or too new.
         GarageError: no such garage, not one, damaged, too new, or of another model.
-        UsageError: a number of threads below 1, a confidence that is none, or a provider that is
-            not to be had.
+        UsageError: a number of threads or pixels below 1, a confidence that is none, or a provider
+            that is not to be had.
     """
     name = os.fspath(model) if model is not None else DEFAULT_MODEL
     found = Spotter(model_path(name), threads=threads, max_pixels=max_pixels, provider=provider)

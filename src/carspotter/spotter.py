@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
-from carspotter.arguments import check_photos
+from carspotter.arguments import check_photos, checked_box, whole_number
 from carspotter.card import Card
 from carspotter.detect import Detector
 from carspotter.errors import UsageError
@@ -63,7 +63,7 @@ class Spotter:
 
     Raises:
         ModelFileError: missing, damaged, too new, or not a model file of carspotter.
-        UsageError: a number of threads below 1, or a provider that is not to be had.
+        UsageError: a number of threads or pixels below 1, or a provider that is not to be had.
     """
 
     def __init__(
@@ -75,12 +75,10 @@ class Spotter:
         max_pixels: int = MAX_PIXELS,
         provider: str = "cpu",
     ) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be at least 1, not {threads}")
-        self._threads = threads or cores()
+        self._threads = cores() if threads is None else whole_number(threads, "threads")
         self._model = ModelFile(path, self._threads, provider)
         self._detector = detector
-        self._max_pixels = max_pixels
+        self._max_pixels = whole_number(max_pixels, "max_pixels")
         self._recognition = Recognition(self._model)
 
     @property
@@ -152,10 +150,10 @@ class Spotter:
 
         Raises:
             PhotoError: the photo cannot be used, or the box lies outside of it.
-            UsageError: `top_k` is below 1, the box is turned around, another `crop`, or a coverage
-                for which the model file has no threshold.
+            UsageError: `top_k` is no number or below 1, the box is none or turned around, another
+                `crop`, or a coverage for which the model file has no threshold.
         """
-        _check(top_k, box, crop)
+        top_k, box = _checked(top_k, box, crop)
         wish = wish_for(top_k, coverage, self.card, self.path)
         _, views = self._read(photo, box, crop)
         return self._recognition.observed([(photo_name(photo), views)], wish)[0].result
@@ -184,7 +182,7 @@ class Spotter:
         Raises:
             UsageError: as for `identify`, or `photos` is one photo.
         """
-        _check(top_k, box, crop)
+        top_k, box = _checked(top_k, box, crop)
         check_photos(photos)
         wish = wish_for(top_k, coverage, self.card, self.path)
         return self._many(
@@ -216,7 +214,7 @@ class Spotter:
         Raises:
             UsageError: as for `identify_many`.
         """
-        _check(top_k, None, crop)
+        top_k, _ = _checked(top_k, None, crop)
         check_photos(photos)
         wish = Wish(top_k)
 
@@ -263,7 +261,7 @@ class Spotter:
             UsageError: as for `identify`, or the model has no such class.
             ModelFileError: the file does not carry what an exact heat map needs.
         """
-        _check(top_k, box, crop)
+        top_k, box = _checked(top_k, box, crop)
         wanted = self._explainable(label)
         ready = self._drawable(photo, box, crop)
         return self._recognition.explained([(photo_name(photo), ready)], wanted, Wish(top_k))[0]
@@ -292,7 +290,7 @@ class Spotter:
             UsageError: as for `explain`, before the first photo, or `photos` is one photo.
             ModelFileError: as for `explain`, before the first photo.
         """
-        _check(top_k, box, crop)
+        top_k, box = _checked(top_k, box, crop)
         check_photos(photos)
         wanted = self._explainable(label)
         return self._many(
@@ -360,7 +358,7 @@ class Spotter:
             PhotoError: as for `identify`.
             UsageError: as for `identify`.
         """
-        _check(1, box, crop)
+        _, box = _checked(1, box, crop)
         read, (first, *_) = self._read(photo, box, crop, name)
         return np.asarray(part_of(read, first.region)) if first.is_car else None
 
@@ -434,10 +432,7 @@ class Spotter:
         )
 
 
-def _check(top_k: int, box: Box | None, crop: str) -> None:
-    if top_k < 1:
-        raise UsageError(f"top_k must be at least 1, not {top_k}")
-    if box is not None and (box[0] >= box[2] or box[1] >= box[3]):
-        raise UsageError(f"the box {box} must have left < right and top < bottom")
+def _checked(top_k: int, box: Box | None, crop: str) -> tuple[int, Box | None]:
     if crop not in get_args(CropMode):
         raise UsageError(f"crop must be {' or '.join(get_args(CropMode))}, not {crop!r}")
+    return whole_number(top_k, "top_k"), None if box is None else checked_box(box)
