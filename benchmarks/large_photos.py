@@ -28,8 +28,8 @@ from carspotter.bench.measure import machine
 from carspotter.data import Picture, PictureReader, open_data_set
 from carspotter.files import replacing, write_text
 from carspotter.loading import DEFAULT_MODEL, load
+from carspotter.machine import cores
 from carspotter.results import Identification
-from carspotter.session import cores
 
 _NOISE = 5.0
 """Standard deviation, of 255 levels: JPEG files of 12 megapixels then have some 3 MB."""

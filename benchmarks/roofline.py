@@ -29,8 +29,9 @@ from PIL import Image
 from carspotter.bench.measure import PHOTOS, machine
 from carspotter.bench.photos import write_photos
 from carspotter.loading import load
+from carspotter.machine import cores
 from carspotter.photo import read_reduced
-from carspotter.session import cores, open_session
+from carspotter.session import open_session
 from carspotter.views import read_views
 
 _SIDE = 1024

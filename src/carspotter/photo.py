@@ -203,7 +203,7 @@ def photo_bytes(
     return data
 
 
-def _whole(file: IO[bytes]) -> bytes:
+def _whole(file: IO[bytes] | io.TextIOBase) -> bytes:
     """What a file holds, up to a byte more than is allowed."""
     if isinstance(file, io.TextIOBase):
         raise TypeError("open it in binary mode, 'rb'")
