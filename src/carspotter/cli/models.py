@@ -37,7 +37,7 @@ def run_card(model: str, *, as_json: bool) -> None:
     Raises:
         ModelFileError: no such model, or not one of carspotter's.
     """
-    card = load(model).card
+    card = load(model, detector="none").card
     print(card.to_json() if as_json else card_text(card), end="\n" if as_json else "")
 
 

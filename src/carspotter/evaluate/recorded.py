@@ -76,7 +76,7 @@ def write_recorded(
         "label": pa.array(found.labels).dictionary_encode(),
         "top5": pa.array(names[order].tolist()),
         "top5_probabilities": pa.array(best.astype(np.float32).tolist(), pa.list_(pa.float32())),
-        "level": pa.array([a.level for a in answers] if answers else None, pa.string())
+        "level": pa.array([a.level for a in answers], pa.string())
         if answers
         else pa.nulls(len(found.pictures), pa.string()),
         "answer": pa.array([a.label for a in answers], pa.string())

@@ -79,7 +79,7 @@ def load_subject(model: str) -> Subject:
             sets={},
             file_size=file.stat().st_size,
         )
-    spotter = load(model)
+    spotter = load(model, detector="none")
     card = spotter.card
     trained_on = card.trained_on
     return Subject(

@@ -51,8 +51,7 @@ def read_weights(name_or_file: str) -> FileWeights:
         RecipeError: its weights are quantised, or those of several networks.
     """
     path = model_path(name_or_file)
-    content, checksum = unsealed(path)
-    del checksum
+    content, _ = unsealed(path)
     proto = onnx.load_model_from_string(content)
     texts = {entry.key: entry.value for entry in proto.metadata_props}
     card = parse_card(texts[CARD_KEY], str(path))
