@@ -27,8 +27,13 @@ from carspotter.label.reading import photos_of
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_every_form_of_an_archive(
-    form: Callable[[Path], str], carspotter_here: Carspotter, model: Path, tmp_path: Path
+    form: Callable[[Path], str],
+    carspotter_here: Carspotter,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("carspotter.photo._STEP", 50)  # photos come in several parts
     out = tmp_path / "results.parquet"
     done = carspotter_here("label", form(tmp_path), "--out", out, "--model", model, "--chunk", "3")
     assert (done.returncode, done.stderr) == (1, "")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import pyarrow.parquet as pq
 
@@ -53,27 +54,27 @@ def is_remote(piece: Piece) -> bool:
 
 
 def _failing(name: str, message: str) -> PhotoSource:
-    def read(size: int) -> bytes:
+    def opened() -> IO[bytes]:
         raise OSError(message)
 
-    return cast("PhotoSource", StoredPhoto(name, read))
+    return cast("PhotoSource", StoredPhoto(name, opened))
 
 
 def _held(name: str, data: bytes) -> PhotoSource:
-    return cast("PhotoSource", StoredPhoto(name, lambda size: data[:size]))
+    return cast("PhotoSource", StoredPhoto(name, lambda: io.BytesIO(data)))
 
 
 def _members(piece: Piece, base: str) -> Iterator[PhotoSource]:
-    def reader(first: int, length: int) -> Callable[[int], bytes]:
-        def read(size: int) -> bytes:
+    def opener(first: int, length: int) -> Callable[[], IO[bytes]]:
+        def opened() -> IO[bytes]:
             with open_binary(piece.place, base) as file:
                 file.seek(first)
-                return file.read(min(size, length))
+                return io.BytesIO(file.read(min(MAX_BYTES + 1, length)))
 
-        return read
+        return opened
 
     for name, (first, length) in zip(piece.names, piece.spans, strict=True):
-        yield cast("PhotoSource", StoredPhoto(f"{piece.place}::{name}", reader(first, length)))
+        yield cast("PhotoSource", StoredPhoto(f"{piece.place}::{name}", opener(first, length)))
 
 
 def _zipped(piece: Piece, base: str, held: ExitStack) -> Iterator[PhotoSource]:
@@ -85,15 +86,11 @@ def _zipped(piece: Piece, base: str, held: ExitStack) -> Iterator[PhotoSource]:
             yield _failing(f"{piece.place}::{name}", f"{piece.place}: {error}")
         return
 
-    def reader(name: str) -> Callable[[int], bytes]:
-        def read(size: int) -> bytes:
-            with archive.open(name) as member:
-                return member.read(size)
-
-        return read
+    def opener(name: str) -> Callable[[], IO[bytes]]:
+        return lambda: archive.open(name)
 
     for name in piece.names:
-        yield cast("PhotoSource", StoredPhoto(f"{piece.place}::{name}", reader(name)))
+        yield cast("PhotoSource", StoredPhoto(f"{piece.place}::{name}", opener(name)))
 
 
 def _rows(piece: Piece, base: str) -> Iterator[PhotoSource]:

@@ -8,6 +8,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from carspotter.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from carspotter.photo import PhotoSource
 
 
@@ -53,32 +55,33 @@ class StoredPhoto:
 
     Args:
         name: how results and errors call it.
-        read: gives its bytes, at most so many.
+        opened: opens it; called once, when it is read.
     """
 
-    def __init__(self, name: str, read: Any) -> None:
+    def __init__(self, name: str, opened: Callable[[], IO[bytes]]) -> None:
         self.name = name
-        self._read = read
+        self._opened = opened
+        self._file: IO[bytes] | None = None
 
     def read(self, size: int) -> bytes:
-        """Its bytes.
+        """Its next bytes; none at its end, where it is closed.
 
         Raises:
             OSError: they cannot be read, whatever the store raised.
         """
         try:
-            return cast("bytes", self._read(size))
+            if self._file is None:
+                self._file = self._opened()
+            part = self._file.read(size)
+            if not part:
+                self._file.close()
         except OSError:
             raise
         except Exception as error:  # stores and archives have exceptions of their own
             raise OSError(f"{type(error).__name__}: {error}") from error
+        return part
 
 
 def photo_at(place: str, base: str) -> PhotoSource:
     """A photo by path or address."""
-
-    def read(size: int) -> bytes:
-        with open_binary(place, base) as file:
-            return file.read(size)
-
-    return cast("PhotoSource", StoredPhoto(place, read))
+    return cast("PhotoSource", StoredPhoto(place, lambda: open_binary(place, base)))
