@@ -123,8 +123,18 @@ def test_what_cannot_be_searched(
         (photo, tmp_path / "empty", model, "a folder without results"),
         (photo, tmp_path / "none.parquet", model, "not results of carspotter label"),
         (photo, tmp_path / "text.parquet", model, "not results of carspotter label"),
-        (lot / "050x.png", results, model, "050x.png: not an image"),
     ):
         done = carspotter_here("similar", query, "--in", place, "--model", of)
         assert (done.returncode, done.stdout) == (2, "")
         assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("050x.png", "not an image"), ("none.png", "no such file")]
+)
+def test_a_photo_that_cannot_be_used(
+    results: Path, model: Path, lot: Path, carspotter_here: Carspotter, name: str, message: str
+) -> None:
+    done = carspotter_here("similar", lot / name, "--in", results, "--model", model)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"carspotter: {lot / name}: {message}")

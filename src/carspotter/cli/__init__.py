@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int | str | None:
     What it printed has reached stdout by then, or the exit code says that it has not.
     """
     from carspotter.cli.app import app_for
-    from carspotter.errors import CarspotterError, ExportError
+    from carspotter.errors import CarspotterError, ExportError, PhotoError
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name need not be UTF-8; it is printed with escapes, and the run goes on.
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int | str | None:
         return 0
     except CarspotterError as error:
         print(f"carspotter: {error}", file=sys.stderr)
-        return 1 if isinstance(error, ExportError) else 2
+        return 1 if isinstance(error, (ExportError, PhotoError)) else 2
     except BrokenPipeError:
         # The reader of a pipe went away (`| head`): not an error. Python would complain at exit.
         _let_go_of_stdout()
