@@ -67,6 +67,15 @@ class TestUglyPhotos:
                 assert answer == ANSWERS[good[name][1]], name
 
 
+def test_damaged_metadata_is_passed_over_in_silence(
+    carspotter: Carspotter, model: Path, tmp_path: Path
+) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0"  # five entries, of which none is there
+    (tmp_path / "a.jpg").write_bytes(encoded(plain(RED), exif=exif, quality=95))
+    (found,) = lines(carspotter("identify", tmp_path, "--model", model, "--json"))
+    assert found["answer"]["label"] == ANSWERS[RED][1]
+
+
 @pytest.fixture(scope="module")
 def unprivileged() -> list[str]:
     """What stands before a command so that file permissions hold for it, even for root's."""

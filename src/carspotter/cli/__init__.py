@@ -37,6 +37,8 @@ def run(arguments: Sequence[str]) -> int | str | None:
         sys.stdout.reconfigure(errors="backslashreplace")
     # carspotter has a bound of its own; Pillow warns below it.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)
+    # Of damaged metadata and the like: nothing that the photo's owner could do, nor needs to.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         try:
             app_for(arguments)(args=list(arguments), prog_name="carspotter")
