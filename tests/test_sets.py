@@ -106,6 +106,17 @@ def test_sets_on_the_command_line(carspotter: Carspotter, model: Path, tmp_path:
     assert "set" not in json.loads(without.stdout)
 
 
+def test_a_set_of_what_is_not_probable_enough_claims_nothing(
+    carspotter: Carspotter, tmp_path: Path
+) -> None:
+    card = replace(tiny_model.card(), sets={"0.95": 0.3})
+    file = tiny_model.write(tmp_path / "sets.onnx", card.to_json())
+    plain(BLACK).save(tmp_path / "black.png")  # four classes of 25 %
+    shown = carspotter("identify", tmp_path / "black.png", "--model", file, "--sets").stdout
+    assert "  the most probable one, but none is probable enough for a set at 95 %\n" in shown
+    assert "alone" not in shown
+
+
 def test_models_without_sets_say_so(carspotter: Carspotter, tmp_path: Path) -> None:
     photo, old = tmp_path / "red.png", tiny_model.write(tmp_path / "old.onnx")
     plain(RED).save(photo)

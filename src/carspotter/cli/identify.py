@@ -77,7 +77,8 @@ def run(
         explained = spotter.explain_many(sources, top_k=top, box=area, crop=mode)
         results = HeatMapFolder(explain, sources).written(explained)
     looks_for_cars = spotter.finds_cars and area is None and mode == "auto"
-    show = _printer(style, looks_for_cars)
+    least = {float(key): value for key, value in spotter.card.sets.items()}.get(_COVERAGE, 0.0)
+    show = _printer(style, looks_for_cars, least)
     failed = 0
     with _Counter(quiet) as count:
         for result in results:
@@ -102,14 +103,16 @@ def parse_box(text: str) -> Box:
     return left, top, right, bottom
 
 
-def _printer(style: Style, looks_for_cars: bool) -> Callable[[Identification], None]:
+def _printer(
+    style: Style, looks_for_cars: bool, least: float
+) -> Callable[[Identification], None]:
     if style == "json":
         return lambda found: _tell(in_json(found.to_dict()))
     if style == "csv":
         writer = csv.DictWriter(sys.stdout, _CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
         return lambda found: writer.writerow(_csv_row(found))
-    return lambda found: _tell("\n".join(_text(found, looks_for_cars)))
+    return lambda found: _tell("\n".join(_text(found, looks_for_cars, least)))
 
 
 def _tell(text: str) -> None:
@@ -124,7 +127,7 @@ def _csv_row(found: Identification) -> dict[str, object]:
     return {"photo": found.photo, **answer, "error": error}
 
 
-def _text(found: Identification, looks_for_cars: bool) -> list[str]:
+def _text(found: Identification, looks_for_cars: bool, least: float) -> list[str]:
     if found.answer is None:
         assert found.error is not None
         return [f"{found.photo}: error: {found.error.message.removeprefix(f'{found.photo}: ')}"]
@@ -133,17 +136,20 @@ def _text(found: Identification, looks_for_cars: bool) -> list[str]:
     place = _place(found.box) if found.others else ""
     return [
         f"{found.photo}: {_in_words(found.answer)}{place}",
-        *_set_in_words(found.label_set),
+        *_set_in_words(found.label_set, least),
         *(f"  {100 * c.confidence:5.1f} %  {c.label}" for c in found.candidates),
         *(f"  also: {_in_words(car.answer)}{_place(car.box)}" for car in found.others),
     ]
 
 
-def _set_in_words(found: LabelSet | None) -> list[str]:
+def _set_in_words(found: LabelSet | None, least: float) -> list[str]:
+    """A set, where the probability of what is in it is to be `least` at least."""
     if found is None:
         return []
     names = [candidate.label for candidate in found.candidates]
     promise = in_percent(found.coverage)
+    if found.candidates[0].confidence < least:
+        return [f"  the most probable one, but none is probable enough for a set at {promise}"]
     if len(names) == 1:
         return [f"  this one alone, {promise}"]
     return [f"  one of these {len(names)}, {promise}: {'; '.join(names)}"]
