@@ -251,6 +251,16 @@ def test_a_folder_that_cannot_be_written(refused: Refused, inputs: Inputs, tmp_p
     assert f"--out {inputs.recipe / 'study'}: " in line
 
 
+def test_the_folder_need_not_be_named(
+    refused: Refused, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").touch()  # so that none begins
+    command = ("tune", inputs.recipe, "--data", inputs.data, "--trials", "2")
+    assert f"--out {Path('studies', 'tiny')}: no folder" in refused(*command)
+    assert f"--out {Path('studies', 'cars')}: no folder" in refused(*command, "--study", "cars")
+
+
 def test_a_study_is_continued_by_its_own_plan_alone(
     refused: Refused, inputs: Inputs, tmp_path: Path
 ) -> None:

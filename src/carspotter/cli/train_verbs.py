@@ -51,7 +51,10 @@ def tune(
     trials: Annotated[
         int, typer.Option(min=1, help="How many are to be finished, over all workers and calls.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The study's folder.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The study's folder. Default: studies/, by its name."),
+    ] = None,
     storage: Annotated[
         str | None,
         typer.Option(

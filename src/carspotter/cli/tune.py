@@ -15,7 +15,7 @@ from carspotter.tune import Tuned, default_space, load_space, tune
 def run(
     recipe: str,
     data: Path,
-    out: Path,
+    out: Path | None,
     trials: int,
     changes: Sequence[str],
     search: Path | None,
@@ -29,6 +29,8 @@ def run(
     """Work on a study and print what it found; exit code 1 if no trial came through."""
     base = load_recipe(recipe, changes)
     space = default_space(base) if search is None else load_space(base, search)
+    if out is None:
+        out = Path("studies") / (study or base.name)
     console = Console(stderr=True, quiet=quiet)
     found = tune(
         space,
