@@ -59,6 +59,10 @@ def test_models_lists_it(carspotter: Carspotter) -> None:
     text = carspotter("models").stdout
     assert DEFAULT_MODEL in text
     assert "top-1 accuracy: 93.0 % of 8041 test pictures" in text
+    assert all(0 < row["milliseconds"] < 60_000 for row in listed)
+    assert text.count(" ms for one picture on this machine") == len(listed)
+    for row in listed:
+        assert f"trained on {row['trained_on']['pictures']} train pictures" in text
 
 
 def test_it_answers_as_the_command_does(
