@@ -272,6 +272,18 @@ class TestOptions:
         assert (cut["answer"]["label"], cut["box"]) == (ANSWERS[BLUE][1], [60, 0, 100, 50])
         assert (outside["error"]["code"], outside["box"]) == ("box_outside", None)
 
+    def test_cars_are_not_looked_for_by_a_file(
+        self, carspotter: Carspotter, model: Path, colours: Path
+    ) -> None:
+        """Who asks for it is told, with what would find them."""
+        call = ("identify", colours / "red.png", "--model", model, "--crop", "auto")
+        done = carspotter(*call)
+        assert done.returncode == 0
+        assert "--detector embedded" in done.stderr
+        assert done.stderr.count("\n") == 1
+        for more in ("--quiet", "--detector=none"):
+            assert carspotter(*call, more).stderr == ""
+
     @pytest.mark.parametrize(
         "box", ["1,2,3", "1,2,3,4,5", "a,b,c,d", "", "1.5,2,3,4", "30,0,10,10", "0,9,9,9"]
     )

@@ -18,6 +18,7 @@ from carspotter.cli.options import (
     Body,
     BoxText,
     CropText,
+    CropWish,
     Data,
     Detector,
     GarageFile,
@@ -72,7 +73,7 @@ def identify(
     top: Annotated[int, typer.Option(min=1, help="How many candidates to give.")] = 5,
     model: Model = None,
     box: BoxText = None,
-    crop: CropText = "auto",
+    crop: CropWish = None,
     detector: Detector = None,
     explain: Annotated[
         Path | None,

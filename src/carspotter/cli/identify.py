@@ -36,7 +36,7 @@ def run(
     top: int,
     model: str | None,
     box: str | None,
-    crop: str,
+    crop: str | None,
     detector: str | None,
     explain: Path | None,
     garage: Path | None,
@@ -56,9 +56,9 @@ def run(
     if sets and explain is not None:
         raise UsageError("--sets and --explain exclude each other")
     area = None if box is None else parse_box(box)
-    if crop not in get_args(CropMode):
+    if crop not in (None, *get_args(CropMode)):
         raise UsageError(f"--crop {crop}: must be {' or '.join(get_args(CropMode))}")
-    mode = cast("CropMode", crop)
+    mode = cast("CropMode", crop or "auto")
     spotter = load(
         model,
         detector=detector,
@@ -67,6 +67,12 @@ def run(
         threads=threads,
         provider=provider,
     )
+    if crop == "auto" and detector is None and not (spotter.finds_cars or area or quiet):
+        print(
+            f"{model}: a file has no detector, so each photo is taken as a whole; --detector "
+            "embedded finds the cars",
+            file=sys.stderr,
+        )
     if explain is None:
         results = spotter.identify_many(
             expand(photos), top_k=top, box=area, crop=mode, coverage=_COVERAGE if sets else None
@@ -103,9 +109,7 @@ def parse_box(text: str) -> Box:
     return left, top, right, bottom
 
 
-def _printer(
-    style: Style, looks_for_cars: bool, least: float
-) -> Callable[[Identification], None]:
+def _printer(style: Style, looks_for_cars: bool, least: float) -> Callable[[Identification], None]:
     if style == "json":
         return lambda found: _tell(in_json(found.to_dict()))
     if style == "csv":

@@ -19,14 +19,13 @@ BoxText = Annotated[
         "--box", metavar="X1,Y1,X2,Y2", help="Look only here, in pixels of the upright photo."
     ),
 ]
-CropText = Annotated[
-    str,
-    typer.Option(
-        "--crop",
-        metavar="auto|none",
-        help="auto: find the cars first, where there is a detector; none: the whole photo.",
-    ),
-]
+_CROP = typer.Option(
+    "--crop",
+    metavar="auto|none",
+    help="auto: find the cars first, where there is a detector; none: the whole photo.",
+)
+CropText = Annotated[str, _CROP]
+CropWish = Annotated[str | None, _CROP]
 Detector = Annotated[
     str | None,
     typer.Option(
