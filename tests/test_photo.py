@@ -19,7 +19,8 @@ from PIL import Image, ImageOps
 from ugly_photos import CAR, LOSSLESS, PIXELS, with_chunk
 
 from carspotter.errors import PhotoError
-from carspotter.photo import PhotoSource, photo_name, read_photo
+from carspotter.listing import in_folder
+from carspotter.photo import PHOTO_ENDINGS, PhotoSource, photo_name, read_photo
 
 
 class TestKindsOfSource:
@@ -94,6 +95,18 @@ class TestKindsOfSource:
         found = read_photo(encoded(plain, form)).astype(int)
         assert found.shape == (48, 64, 3)
         assert abs(found - (200, 100, 50)).max() <= 4
+
+    def test_a_folder_gives_what_can_be_read(self, tmp_path: Path) -> None:
+        """All endings that Pillow knows of these formats, but icons and animations."""
+        pillow_heif.register_heif_opener()
+        forms = {"JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF", "PPM", "HEIF"}
+        Image.init()
+        endings = {ending for ending, form in Image.EXTENSION.items() if form in forms}
+        assert endings - PHOTO_ENDINGS == {".apng", ".avifs", ".heics", ".heifs", ".pfm"}
+        for ending in sorted(PHOTO_ENDINGS):
+            assert Image.EXTENSION[ending] in forms
+            (tmp_path / f"a{ending}").touch()
+        assert len(list(in_folder(str(tmp_path)))) == len(PHOTO_ENDINGS)
 
     def test_an_ending_says_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "a.jpg").write_bytes(LOSSLESS)

@@ -29,8 +29,9 @@ Detail: TypeAlias = Callable[[int, int], float]
 """For the width and height of an upright photo, which share of its sides is needed."""
 
 PHOTO_ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-    | {".heic", ".heif", ".avif"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+    | {".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".pbm", ".pgm", ".ppm", ".pnm"}
+    | {".heic", ".heif", ".hif"}
 )
 """What is taken from a folder, in lower case; a file that is named itself may have any ending."""
 

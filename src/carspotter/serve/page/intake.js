@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 
-const ENDINGS = /\.(jpe?g|jpe|jp2|png|webp|bmp|gif|tiff?|heic|heif|avif)$/i;
+const ENDINGS = /\.(jpe?g|jpe|jfif|png|webp|bmp|gif|tiff?|avif|heic|heif|hif|jp[2fx]|j2[kc]|jpc|p[bgpn]m)$/i;
 
 const ONLY_FILES = "That was an address, not a file. This page fetches nothing from elsewhere: save the "
   + "picture and drop the file, or copy the picture itself and paste it.";
