@@ -36,7 +36,8 @@ def run(*, as_json: bool) -> None:
         print(f"{row['name']} {row['version']}{default}")
         print(f"  {row['classes']} cars, {row['input_size']} px, {row['megabytes']:.1f} MB")
         print(f"  top-1 accuracy: {accuracy}")
-        print(f"  {row['milliseconds']:.1f} ms for one picture on this machine, network alone")
+        network = "all its networks asked" if "members" in row["accuracy"] else "network alone"
+        print(f"  {row['milliseconds']:.1f} ms for one picture on this machine, {network}")
         print(f"  trained on {_origin(row['trained_on'])}")
         print(f"  {row['file']}")
 
@@ -68,7 +69,10 @@ def _row(name: str, spotter: Spotter) -> dict[str, Any]:
 
 
 def _milliseconds(spotter: Spotter) -> float:
-    """How long the network takes for one picture on this machine, with its threads, now."""
+    """How long the network takes for one picture on this machine, with its threads, now.
+
+    The picture is noise, of which no network is sure: a cascade asks all that it has.
+    """
     size = spotter.card.input_size
     picture = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     taken = []
