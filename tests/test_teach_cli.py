@@ -223,6 +223,19 @@ def test_many_at_once_lose_no_car(model: Path, garage: Path, tmp_path: Path) -> 
     }
 
 
+def test_changes_of_a_garage_in_json(
+    carspotter_here: Carspotter, model: Path, plum: list[Path], garage: Path
+) -> None:
+    carspotter_here("teach", NAME, *plum[:2], "--garage", garage, "--model", model)
+    command = ("garage", "rename", NAME, "Acme Prune 2027", "--make", "Acme", "--garage", garage)
+    renamed = json.loads(carspotter_here(*command, "--json").stdout)
+    assert (renamed["garage"], renamed["renamed"]) == (str(garage), NAME)
+    assert (renamed["label"], renamed["make"]) == ("Acme Prune 2027", "Acme")
+    command = ("garage", "forget", "Acme Prune 2027", "--garage", garage)
+    forgotten = json.loads(carspotter_here(*command, "--json").stdout)
+    assert forgotten == {"garage": str(garage), "forgotten": "Acme Prune 2027"}
+
+
 @pytest.mark.parametrize(
     "verb", [("teach",), ("garage", "list"), ("garage", "forget"), ("garage", "rename")]
 )

@@ -39,6 +39,7 @@ def list_(garage: GarageFile, as_json: Json = False, quiet: Quiet = False) -> No
 def forget(
     name: Annotated[str, typer.Argument(help="The car.")],
     garage: GarageFile,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Take a car out of a garage.
@@ -50,7 +51,9 @@ def forget(
     _need(garage)
     with editing(garage) as path:
         write_garage(path, read_garage(path).forget(name))
-    if not quiet:
+    if as_json:
+        print(in_json({"garage": str(garage), "forgotten": name}))
+    elif not quiet:
         print(f"{garage}: {name} is forgotten")
 
 
@@ -62,6 +65,7 @@ def rename(
     make: Make = None,
     body: Body = None,
     year: Year = None,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Give a car of a garage another name, or the same one with its parts.
@@ -69,6 +73,8 @@ def rename(
     Example: carspotter garage rename "Rivian" "Rivian R1T Crew Cab 2022" --make Rivian
     --body "Crew Cab" --year 2022 --garage garage.npz
     """
+    from dataclasses import asdict
+
     from carspotter.garage import editing, read_garage, write_garage
     from carspotter.names import name_of
 
@@ -76,7 +82,9 @@ def rename(
     _need(garage)
     with editing(garage) as path:
         write_garage(path, read_garage(path).rename(name, new))
-    if not quiet:
+    if as_json:
+        print(in_json({"garage": str(garage), "renamed": name, **asdict(new)}))
+    elif not quiet:
         print(f"{garage}: {name} is now {new.label}")
 
 
