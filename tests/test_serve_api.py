@@ -300,6 +300,13 @@ def test_nothing_of_the_page_or_the_reference_runs_inline_or_from_other_hosts(
         assert client.get(f"/docs/{name}").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_probes_may_ask_for_the_head_alone(client: httpx2.Client, path: str) -> None:
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == client.get(path).headers["content-type"]
+
+
 def test_the_openapi_document_names_what_there_is(client: httpx2.Client) -> None:
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {

@@ -13,11 +13,13 @@ def health_routes(service: Service) -> APIRouter:
     """The routes of a worker that need no key."""
     router = APIRouter(tags=["operation"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", response_model=Health, summary="Whether the process lives")
     async def healthz() -> Response:
         """Answers as long as the worker does."""
         return JSONResponse({"status": "alive"})
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/readyz",
         response_model=Health,
@@ -36,6 +38,7 @@ def metrics_routes(service: Service) -> APIRouter:
     """The route of its metrics."""
     router = APIRouter(tags=["operation"])
 
+    @router.head("/metrics", include_in_schema=False)
     @router.get(
         "/metrics",
         response_class=Response,
