@@ -176,6 +176,25 @@ def test_a_box_chooses_what_is_looked_at(client: httpx2.Client) -> None:
     assert (outside.status_code, problem(outside)["code"]) == (422, "box_outside")
 
 
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ('filename="a%22b 100%25.jpg"', 'a"b 100%25.jpg'),  # as browsers and curl write a quote
+        ("filename*=UTF-8''%e2%82%ac%20%22r%22.jpg", '\u20ac "r".jpg'),
+        ("filename=\"plain.jpg\"; filename*=iso-8859-1'de'k%e4fer.jpg", "k\u00e4fer.jpg"),
+        ("filename*=UTF-8''..%2fup%2fa.jpg", "a.jpg"),
+    ],
+)
+def test_names_of_files_as_clients_write_them(client: httpx2.Client, sent: str, name: str) -> None:
+    head = f'--x\r\nContent-Disposition: form-data; name="photo"; {sent}\r\n\r\n'.encode()
+    answer = client.post(
+        "/v1/identify",
+        content=head + RED_PNG + b"\r\n--x--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert [found["photo"] for found in answer.json()["results"]] == [name]
+
+
 def test_names_of_files_lose_folders_and_signs_that_no_name_has(client: httpx2.Client) -> None:
     names = ("..\\..\\boot.png", "/etc/a\x1bb.png", "Škoda 東京.png", "x" * 1000)
     answer = client.post("/v1/identify", files=parts(*((name, RED_PNG) for name in names)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -33,6 +35,11 @@ HELD = 8
 """A worker holds the bodies of so many requests of the largest size at once."""
 
 _NAME_LENGTH = 255
+
+_EXTENDED_NAME = re.compile(
+    rb";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^';]*'([^\s;]*)", re.IGNORECASE
+)
+"""Charset, language, and the name with percent signs."""
 
 
 class Photo(io.BytesIO):
@@ -249,7 +256,8 @@ class _Parts:
                 raise ProblemError(
                     413, "too_many_photos", f"more than {self._max_photos} photos; send them apart"
                 )
-            self._file = _file_name(options.get(b"filename", b""), len(self._upload.photos) + 1)
+            given = _sent_name(self._disposition, options.get(b"filename", b""))
+            self._file = _file_name(given, len(self._upload.photos) + 1)
         elif self._name not in self._fields or self._name in self._upload.fields:
             known = ", ".join(["photo", *sorted(self._fields)])
             raise ProblemError(
@@ -275,9 +283,21 @@ class _Parts:
         self._ended = True
 
 
-def _file_name(given: bytes, number: int) -> str:
+def _sent_name(disposition: bytes, quoted: bytes) -> str:
+    """The name of a part's file: as RFC 5987 writes it (`filename*`), or from between quotes.
+
+    There browsers and curl write a quote as %22 and line breaks as %0D and %0A, and no other sign.
+    """
+    if extended := _EXTENDED_NAME.search(disposition):
+        charset, value = extended.groups()
+        return unquote_to_bytes(value).decode(charset.decode(), "replace")
+    name = quoted.decode("utf-8", "replace")
+    return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+
+
+def _file_name(given: str, number: int) -> str:
     """How results call a photo: its file's name without folders, or its number."""
-    name = given.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
+    name = given.replace("\\", "/").rpartition("/")[2]
     name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     return name[:_NAME_LENGTH] or f"photo-{number}"
 
