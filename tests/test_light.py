@@ -212,3 +212,10 @@ def test_a_verb_without_its_extra_says_what_to_install(verb: str) -> None:
     assert done.stderr == (
         f"carspotter: {verb} needs more packages: pip install 'carspotter[train]'\n"
     )
+
+
+@pytest.mark.parametrize(("engine", "extra"), [("local", "label"), ("ray", "ray")])
+def test_label_says_what_its_engine_needs(engine: str, extra: str) -> None:
+    done = python(WITHOUT, "label pyarrow", "nowhere", "--out", "out.csv", "--engine", engine)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"needs more packages: pip install 'carspotter[{extra}]'\n")

@@ -76,7 +76,7 @@ def label(
     or Ctrl-C, the same command with --resume does what is missing. A photo that cannot be read gets
     a row with its error, and the exit code is 1. docs/scaling.md says what grows how.
     """
-    with needs("label", extra="label"):
+    with needs("label", extra="ray" if engine == "ray" else "label"):
         from carspotter.cli.label import run_label
     raise typer.Exit(
         run_label(
