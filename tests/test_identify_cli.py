@@ -142,6 +142,28 @@ class TestOutput:
         assert done.returncode == 1
         assert done.stderr == "carspotter: [Errno 28] No space left on device\n"
 
+    @pytest.mark.skipif(os.name == "nt", reason="a shell of another kind")
+    @pytest.mark.parametrize(
+        ("call", "said"),
+        [
+            (("identify", "a.png", "--model", "{model}", "1>&-"), "stdout is closed"),
+            (("identify", "a.png", "--model", "{model}", "--csv", "1>&-"), "stdout is closed"),
+            (("identify", "-", "--model", "{model}", "0<&-"), "stdin is closed"),
+            (
+                ("teach", "X", "-", "--garage", "g.npz", "--model", "{model}", "0<&-"),
+                "stdin is closed",
+            ),
+        ],
+    )
+    def test_closed_streams(
+        self, model: Path, tmp_path: Path, call: tuple[str, ...], said: str
+    ) -> None:
+        command = " ".join((sys.executable, "-m carspotter", *call)).format(model=model)
+        done = subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert said in complaint(done)
+
 
 class TestSources:
     @pytest.fixture

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carspotter.errors import UsageError
 from carspotter.photo import PHOTO_ENDINGS
 
 if TYPE_CHECKING:
@@ -23,9 +24,14 @@ def expand(photos: Iterable[str]) -> Iterator[PhotoSource]:
     """The photos that arguments stand for, folders in order of name, as they are needed.
 
     What leads to no photo is passed on as it is: reading it says what is wrong.
+
+    Raises:
+        UsageError: stdin is meant, and closed.
     """
     for argument in photos:
         if argument == "-":
+            if sys.stdin is None:
+                raise UsageError("- stands for a photo on stdin, but stdin is closed")
             yield sys.stdin.buffer
         elif os.path.isdir(argument):
             yield from _or_itself(in_folder(argument), argument)

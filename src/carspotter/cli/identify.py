@@ -53,6 +53,8 @@ def run(
         raise UsageError("- stands for one photo on stdin; give it once")
     if "-" in photos and sys.stdin is None:
         raise UsageError("- stands for a photo on stdin, but stdin is closed")
+    if sys.stdout is None:
+        raise UsageError("results are printed on stdout, but stdout is closed")
     if sets and explain is not None:
         raise UsageError("--sets and --explain exclude each other")
     area = None if box is None else parse_box(box)
