@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -206,7 +206,7 @@ def photo_bytes(
 
 def _whole(file: IO[bytes] | io.TextIOBase) -> bytes:
     """What a file holds, up to a byte more than is allowed."""
-    if isinstance(cast("object", file), io.TextIOBase):
+    if isinstance(file, io.TextIOBase):
         raise TypeError("open it in binary mode, 'rb'")
     parts: list[bytes] = []
     left = MAX_BYTES + 1
