@@ -125,15 +125,18 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("missing", "what", "extra"),
+    ("missing", "engine", "what", "extra"),
     [
-        ("ray", "label --engine ray", "ray"),
-        ("pyarrow", "label", "label"),
-        ("rich.console", "label", "label"),
+        ("ray", "ray", "label --engine ray", "ray"),
+        ("pyarrow", "ray", "label", "ray"),  # which brings all that label needs
+        ("pyarrow", "local", "label", "label"),
+        ("rich.console", "local", "label", "label"),
     ],
 )
-def test_what_is_missing_is_named(missing: str, what: str, extra: str, tmp_path: Path) -> None:
-    call = ["label", str(tmp_path), "--out", str(tmp_path / "r.csv"), "--engine", "ray"]
+def test_what_is_missing_is_named(
+    missing: str, engine: str, what: str, extra: str, tmp_path: Path
+) -> None:
+    call = ["label", str(tmp_path), "--out", str(tmp_path / "r.csv"), "--engine", engine]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, missing, *call],
         capture_output=True,

@@ -15,7 +15,7 @@ import tiny_model
 from conftest import Carspotter
 from page_visit import chromium
 from PIL import Image
-from serve_process import Served, parts, photo, served
+from serve_process import Served, parts, photo, served, wait_for
 from tiny_model import ANSWERS, BLACK, BLUE, GREEN, RED
 
 from carspotter.serve.schemas import Problem, Results
@@ -355,6 +355,8 @@ def test_the_log_has_a_line_for_each_request_and_nothing_of_the_photo(
         files=parts(("secret.png", RED_PNG), ("b.png", GREEN_PNG), ("c.png", NO_IMAGE)),
         headers={"X-Request-Id": "the-line"},
     )
+    # The client may have its answer before the line is written.
+    wait_for(lambda: any(line.get("id") == "the-line" for line in service.lines()))
     (line,) = [line for line in service.lines() if line.get("id") == "the-line"]
     assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/identify", 200)
     assert (line["photos"], line["levels"]) == (3, {"exact": 1, "model": 1})

@@ -323,10 +323,10 @@ def test_runs_are_measured_once_and_reported(benchmark: Run, tmp_path: Path) -> 
     assert [mark["epoch"] for mark in own["marks"]] == [1, 2]
     assert own["ending"] == "finished"
     # The final weights are those of the best epoch, and the run's end comes after all its epochs;
-    # with the last of them, where one look at the process shows both.
+    # two of these come at once where one look at the process shows both.
     assert own["end"]["accuracy"] in {mark["accuracy"] for mark in own["marks"]}
     assert own["end"]["seconds"] >= own["marks"][1]["seconds"]
-    assert own["marks"][1]["seconds"] > own["marks"][0]["seconds"] > 0
+    assert own["marks"][1]["seconds"] >= own["marks"][0]["seconds"] > 0
     assert "seed=3" in own["command"]
     assert str(tmp_path.parent) not in json.dumps([own, plain])
 
