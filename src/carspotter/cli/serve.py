@@ -156,6 +156,10 @@ def serve(
     The page is at /, the API's reference at /docs, metrics at /metrics. Each option can also be
     set in the environment. docs/serving.md says more.
     """
+    # Set for another program, they would have prometheus-client keep our figures in that one's
+    # files: it looks at them when it is first imported. Several workers get a folder of ours.
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
     with needs("serve", extra="serve"):
         from carspotter.serve.server import serve as run
         from carspotter.serve.settings import Settings

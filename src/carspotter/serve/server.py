@@ -13,11 +13,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# Set for another program, they would have prometheus-client keep figures in the files of that one:
-# it looks at them when it is first imported, which is below. Several workers get a folder of ours.
-os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-os.environ.pop("prometheus_multiproc_dir", None)
-
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
